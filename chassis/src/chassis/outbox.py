@@ -1,0 +1,130 @@
+"""Events leave with the transaction that made them: written beside the state, published by a relay afterwards.
+
+A row holds the events of one transaction and one partition, so a bulk write costs a row a partition and not a row
+an event. The relay publishes outside any transaction and marks a row only when the broker confirmed all of it;
+a crash in between publishes it again, and consumers notice.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from threading import Event as StopSignal
+from typing import Any, Protocol
+
+from pymongo.errors import PyMongoError
+
+from chassis import events, log, metrics
+from chassis.errors import Unavailable
+from chassis.events import Envelope, clock
+from chassis.leases import Leases
+from chassis.store import Document, Index, Schema, Store
+
+COLLECTION = "outbox"
+WINDOW = 200
+KEPT_SECONDS = 7 * 24 * 3600
+IDLE_SECONDS = 0.05
+SCHEMA: Schema = {
+    COLLECTION: (
+        Index("partition, _id", where={"state": "pending"}),
+        Index("events.aggregate_id, events.seq", unique=True),
+        Index("published", expire_seconds=KEPT_SECONDS),
+    )
+}
+
+
+class Publisher(Protocol):
+    """Sends events and returns those the broker did not take, each with the reason."""
+
+    def publish(self, envelopes: list[Envelope]) -> dict[str, str]:
+        """Event ids that were not confirmed, with why."""
+        ...
+
+    def idle(self, seconds: float) -> None:
+        """Waits and keeps the connection alive meanwhile."""
+        ...
+
+    def close(self) -> None:
+        """Ends the connection."""
+        ...
+
+
+def rows(envelopes: Iterable[Envelope]) -> list[Document]:
+    """Outbox rows for the events of one transaction."""
+    partitions: dict[int, list[Envelope]] = defaultdict(list)
+    for envelope in envelopes:
+        partitions[envelope.partition].append(envelope)
+    return [
+        {
+            "_id": together[0].event_id,
+            "partition": number,
+            "state": "pending",
+            "written": together[0].occurred,
+            "events": [one.document() for one in together],
+        }
+        for number, together in partitions.items()
+    ]
+
+
+def relay(store: Store, leases: Leases, publisher: Publisher, stop: StopSignal) -> None:
+    """Publishes what this worker's partitions hold, until `stop`."""
+    while not stop.is_set():
+        try:
+            if not publish_pending(store, leases.held(), publisher):
+                publisher.idle(IDLE_SECONDS)
+        except PyMongoError as error:
+            log.warning("relay waits for the store", error=error)
+            publisher.idle(1.0)
+    publisher.close()
+
+
+def publish_pending(store: Store, partitions: Iterable[int], publisher: Publisher) -> int:
+    """One round over the partitions; returns how many rows were published."""
+    found = pending(store, partitions)
+    _measure(found)
+    done = 0
+    for start in range(0, len(found), WINDOW):
+        done += _publish(store, found[start : start + WINDOW], publisher)
+    return done
+
+
+def pending(store: Store, partitions: Iterable[int]) -> list[Document]:
+    """The oldest unpublished rows of each partition, in order."""
+    where: Document = {"state": "pending", "partition": {"$in": sorted(partitions)}}
+    found = list(store[COLLECTION].find(where).sort([("partition", 1), ("_id", 1)]).limit(WINDOW * 5))
+    return sorted(found, key=lambda row: row["_id"])
+
+
+def _publish(store: Store, batch: list[Document], publisher: Publisher) -> int:
+    envelopes = [events.from_document(one) for row in batch for one in row["events"]]
+    envelopes.sort(key=lambda one: one.seq)  # stable: order between aggregates stays as written
+    refused = publisher.publish(envelopes)
+    done = [row["_id"] for row in batch if not any(one["event_id"] in refused for one in row["events"])]
+    if done:
+        mark = {"$set": {"state": "published", "published": clock()}}
+        store[COLLECTION].update_many({"_id": {"$in": done}}, mark)
+    metrics.OUTBOX_PUBLISHED.inc(len(envelopes) - len(refused))
+    _report(refused)
+    return len(done)
+
+
+def _report(refused: dict[str, str]) -> None:
+    for reason in refused.values():
+        metrics.OUTBOX_FAILURES.labels(reason).inc()
+    if refused:
+        log.warning("events not taken by the broker", count=len(refused), reasons=", ".join(set(refused.values())))
+
+
+def _measure(found: list[Document]) -> None:
+    oldest = min((row["written"] for row in found), default=clock())
+    metrics.OUTBOX_AGE.set((clock() - oldest).total_seconds())
+    metrics.OUTBOX_BACKLOG.set(len(found))
+
+
+MOST_PENDING = 100_000
+
+
+def admit(store: Store) -> None:
+    """Refuses new work while the broker has been gone for so long that the outbox is full."""
+    # Looks one row beyond the limit in the index instead of counting.
+    beyond: Any = store[COLLECTION].find({"state": "pending"}, {"_id": 1}).skip(MOST_PENDING).limit(1)
+    if next(iter(beyond), None) is not None:
+        raise Unavailable("too many events wait for the broker", reason="OUTBOX_FULL", retry_after=30)

@@ -1,0 +1,185 @@
+"""One way to run a service: `migrate` prepares its database, `serve` answers calls, `work` does what is due."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from queue import Queue
+from threading import Event as StopSignal
+from typing import Any
+
+from pymongo.errors import PyMongoError
+
+from chassis import (
+    broker,
+    config,
+    http,
+    idempotency,
+    identity,
+    inbox,
+    leases,
+    log,
+    outbox,
+    rpc,
+    store,
+    timers,
+    trace,
+    work,
+)
+from chassis.events import Envelope
+from chassis.process import Loop, Process
+from chassis.rpc import Endpoint
+from chassis.store import Schema, Session, Store
+from chassis.work import Work
+
+Held = Callable[[], frozenset[int]]
+ROLES = ("migrate", "serve", "work", "all")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every service is told. Ports are TCP ports on all interfaces; secrets come from mounted files."""
+
+    mongodb_uri: str
+    amqp_url: str
+    identity_keys: str
+    token_secret: bytes
+    rpc_port: int = 50051
+    health_port: int = 50052
+    http_port: int = 9090
+    log_level: str = "INFO"
+    otlp_endpoint: str = ""
+    trace_ratio: float = 1.0
+    reflection: bool = False
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a service is made of. `listens` names the packages whose events it takes in.
+
+    `loops` are its own long jobs in the work role; each is told which partitions this worker holds, now.
+    """
+
+    name: str
+    schema: Schema
+    endpoints: Mapping[str, Endpoint]
+    handlers: inbox.Handlers = field(default_factory=dict)
+    listens: tuple[str, ...] = ()
+    every: Callable[[Work, Envelope], None] | None = None
+    timers: Mapping[str, timers.Handler] = field(default_factory=dict)
+    loops: Mapping[str, Callable[[Store, Held, StopSignal], None]] = field(default_factory=dict)
+
+    @property
+    def database(self) -> str:
+        """Underscored, as the proto package: `service_desk`."""
+        return self.name.replace("-", "_")
+
+    @property
+    def whole_schema(self) -> Schema:
+        """Its own collections and those of the chassis."""
+        parts = (
+            idempotency.SCHEMA,
+            work.SCHEMA,
+            outbox.SCHEMA,
+            inbox.SCHEMA,
+            timers.SCHEMA,
+            leases.SCHEMA,
+            self.schema,
+        )
+        return {name: indexes for part in parts for name, indexes in part.items()}
+
+
+def main(service: Service, settings: Settings, role: str) -> int:
+    """Runs one role of a service; returns the exit code."""
+    log.configure(service.name, settings.log_level)
+    trace.configure(service.name, endpoint=settings.otlp_endpoint, ratio=settings.trace_ratio)
+    opened = store.connect(
+        settings.mongodb_uri, service.database, token_secret=settings.token_secret, schema=service.whole_schema
+    )
+    if role in ("migrate", "all"):
+        log.info("migrated", created=", ".join(store.migrate(opened, service.whole_schema)))
+    if role == "migrate":
+        return 0
+    store.verify(opened, service.whole_schema)
+    return _run(service, settings, opened, role)
+
+
+def role_from(arguments: list[str]) -> str:
+    """The role on the command line; prints the choices and exits 2 when it is none."""
+    if len(arguments) != 2 or arguments[1] not in ROLES:
+        print(f"usage: python -m <service> {{{'|'.join(ROLES)}}}", file=sys.stderr)
+        raise SystemExit(2)
+    return arguments[1]
+
+
+def _run(service: Service, settings: Settings, opened: Store, role: str) -> int:
+    process = Process(loops={}, checks={"store": lambda: _reachable(opened)})
+    loops: dict[str, Loop] = {}
+    if role in ("serve", "all"):
+        loops |= _serving(service, settings, opened, process)
+    if role in ("work", "all"):
+        loops |= _working(service, settings, opened)
+    process.loops = loops
+    process.closers = [http.serve(settings.http_port, process.problems), opened.close]
+    return process.run()
+
+
+def _reachable(opened: Store) -> bool:
+    try:
+        return bool(opened.client.admin.command("hello").get("isWritablePrimary"))
+    except PyMongoError:
+        return False
+
+
+def _serving(service: Service, settings: Settings, opened: Store, process: Process) -> dict[str, Loop]:
+    verifier = identity.load_verifier(settings.identity_keys)
+    server = rpc.Server(service.name, opened, verifier, service.endpoints)
+
+    def answer(stop: StopSignal) -> None:
+        running = server.start(settings.rpc_port, reflect=settings.reflection)
+        stop.wait()
+        stop_after = StopSignal()
+        stop_after.wait(rpc.NOT_SERVING_SECONDS)  # balancers learn that we are leaving before we refuse
+        rpc.stop(running)
+
+    return {"rpc": answer, "health": partial(rpc.serve_health, settings.health_port, process.problems)}
+
+
+def _working(service: Service, settings: Settings, opened: Store) -> dict[str, Loop]:
+    held = leases.Leases(opened, f"{socket.gethostname()}-{os.getpid()}")
+    begin = partial(_begin, service, opened)
+    publisher = broker.ConfirmedPublisher(settings.amqp_url, service.name)
+    loops: dict[str, Loop] = {
+        "leases": held.keep,
+        "relay": lambda stop: outbox.relay(opened, held, publisher, stop),
+        "timers": lambda stop: timers.run(opened, service.timers, begin, stop),
+    }
+    if service.listens:
+        loops |= _consuming(service, settings, opened, held, begin)
+    return loops | {name: partial(loop, opened, held.held) for name, loop in service.loops.items()}
+
+
+def _consuming(
+    service: Service, settings: Settings, opened: Store, held: leases.Leases, begin: Callable[[Session, str], Work]
+) -> dict[str, Loop]:
+    inbound: Queue[broker.Delivery] = Queue()
+    consumer = broker.Consumer(settings.amqp_url, service.name, service.listens, inbound)
+    box = inbox.Inbox(opened, service.handlers, begin, service.every)
+    return {
+        "consumer": lambda stop: consumer.run(held.held, stop),
+        "handler": lambda stop: inbox.run(box, inbound, consumer.settle, stop),
+        "retries": lambda stop: inbox.retry_parked(box, stop),
+    }
+
+
+def _begin(service: Service, opened: Store, session: Session, operation: str) -> Work:
+    return idempotency.begin(opened, session, identity.system(service.name), source=service.name, operation=operation)
+
+
+def run(make: Callable[..., Service], *kinds: type[Any]) -> None:
+    """The whole of a service's `__main__`: settings, wiring, role, exit code. `make` gets the settings it asks for."""
+    role = role_from(sys.argv)
+    common, *own = config.load_or_exit(Settings, *kinds)
+    raise SystemExit(main(make(*own), common, role))

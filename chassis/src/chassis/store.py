@@ -1,0 +1,224 @@
+"""Collections of messages in MongoDB: declared indexes, and one way to run a transaction."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Generic, TypeVar
+
+import pymongo
+from google.protobuf.message import Message
+from pymongo import MongoClient, WriteConcern, monitoring
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection as MongoCollection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from chassis import codec, metrics
+from chassis.errors import Conflict, Unavailable
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R")
+Document = dict[str, Any]
+Session = ClientSession
+
+MAJORITY = WriteConcern("majority", j=True, wtimeout=5000)
+SNAPSHOT = ReadConcern("snapshot")
+TRANSACTION_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index as `"customer_id, -position"`. `field` is what the caller is told when a unique one is violated."""
+
+    keys: str
+    unique: bool = False
+    field: str = ""
+    where: Document | None = None
+    expire_seconds: int | None = None
+
+    @property
+    def pairs(self) -> list[tuple[str, int]]:
+        """The keys as the driver wants them."""
+        names = [name.strip() for name in self.keys.split(",")]
+        return [(name.removeprefix("-"), -1 if name.startswith("-") else 1) for name in names]
+
+    @property
+    def name(self) -> str:
+        """Derived from the keys, so that a changed declaration is a different index."""
+        return "_".join(f"{name}_{direction}" for name, direction in self.pairs)
+
+
+@dataclass(frozen=True)
+class Collection(Generic[M]):
+    """Where messages of one kind are kept, under the value of their field `key`.
+
+    `derive` adds what queries need and the message does not hold; such keys begin with an underscore.
+    """
+
+    name: str
+    kind: type[M]
+    key: str
+    indexes: tuple[Index, ...] = ()
+    derive: Callable[[M], Document] | None = None
+
+    def document(self, message: M) -> Document:
+        """The message as it is stored."""
+        document = codec.to_document(message)
+        document["_id"] = document.pop(self.key)
+        if self.derive is not None:
+            document |= self.derive(message)
+        return document
+
+    def message(self, document: Mapping[str, Any]) -> M:
+        """The message a document holds."""
+        return codec.from_document(self.kind, {**document, self.key: document["_id"]})
+
+
+Schema = Mapping[str, tuple[Index, ...]]
+
+
+def schema(*collections: Collection[Any]) -> Schema:
+    """The indexes of these collections by collection name."""
+    return {one.name: one.indexes for one in collections}
+
+
+@dataclass(frozen=True)
+class Store:
+    """A connection to one service's database."""
+
+    client: MongoClient[Document]
+    database: Database[Document]
+    token_secret: bytes = b""
+    dialect: str = "mongodb"
+    unique_fields: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> MongoCollection[Document]:
+        return self.database[name]
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self.client.close()
+
+
+class Duplicate(Conflict):
+    """A unique index refused a write. It must leave the transaction as an exception (see `transact`)."""
+
+    reason = "ALREADY_EXISTS"
+
+    def __init__(self, *, collection: str, index: str, field: str) -> None:
+        super().__init__(f"{field or index} is already taken")
+        self.collection, self.index, self.field = collection, index, field
+
+
+class _SlowQueries(monitoring.CommandListener):
+    """Observes the time of every command by name and collection; the driver demands a subclass."""
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        pass
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        metrics.STORE_SECONDS.labels(event.command_name).observe(event.duration_micros / 1e6)
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        metrics.STORE_FAILURES.labels(event.command_name).inc()
+
+
+def connect(uri: str, name: str, *, token_secret: bytes = b"", schema: Schema | None = None) -> Store:
+    """Connects a process to its database; call it once a process and after any fork."""
+    client: MongoClient[Document] = MongoClient(
+        uri,
+        tz_aware=True,
+        w="majority",
+        journal=True,
+        wTimeoutMS=5000,
+        maxPoolSize=50,
+        serverSelectionTimeoutMS=5000,
+        socketTimeoutMS=10000,
+        appname=name,
+        event_listeners=[_SlowQueries()],
+    )
+    unique = {f"{at}.{one.name}": one.field for at, indexes in (schema or {}).items() for one in indexes if one.unique}
+    dialect = "secantus" if client.admin.command("hello").get("setName") == "secantus" else "mongodb"
+    database = client.get_database(name, write_concern=MAJORITY)
+    return Store(client, database, token_secret, dialect, unique)
+
+
+def migrate(store: Store, schema: Schema) -> list[str]:
+    """Creates what is declared and missing; returns the names of what it created. Run it before a rollout."""
+    made = []
+    present = set(store.database.list_collection_names())
+    for name, indexes in schema.items():
+        if name not in present:
+            store.database.create_collection(name)
+        for index in missing_indexes(store, name, indexes):
+            _create(store[name], index)
+            made.append(f"{name}.{index.name}")
+    return made
+
+
+def _create(collection: MongoCollection[Document], index: Index) -> None:
+    options: Document = {"name": index.name, "unique": index.unique}
+    if index.where is not None:
+        options["partialFilterExpression"] = index.where
+    if index.expire_seconds is not None:
+        options["expireAfterSeconds"] = index.expire_seconds
+    collection.create_index(index.pairs, **options)
+
+
+def missing_indexes(store: Store, name: str, indexes: Iterable[Index]) -> list[Index]:
+    """Declared indexes that the database does not have."""
+    present = store[name].index_information()
+    return [one for one in indexes if one.name not in present]
+
+
+def verify(store: Store, schema: Schema) -> None:
+    """Raises `Unavailable` when the database lacks a declared index: a service must not run without it."""
+    missing = [
+        f"{name}.{one.name}" for name, indexes in schema.items() for one in missing_indexes(store, name, indexes)
+    ]
+    if missing:
+        raise Unavailable(f"the database lacks {', '.join(missing)}: run the migrate role first")
+
+
+def transact(store: Store, body: Callable[[Session], R], *, seconds: float = TRANSACTION_SECONDS) -> R:
+    """Runs `body` in one majority-committed transaction, again when the server asks for it, within `seconds`.
+
+    The body may run several times: no remote call, clock or chance inside. A duplicate key leaves it as
+    `Duplicate`; catching that inside the body would make the driver repeat an aborted transaction for ever.
+    """
+    started = perf_counter()
+    try:
+        with pymongo.timeout(seconds), store.client.start_session() as session:
+            return session.with_transaction(
+                lambda one: _named(store, lambda: body(one)), read_concern=SNAPSHOT, write_concern=MAJORITY
+            )
+    except PyMongoError as error:
+        raise unavailable(error) from error
+    finally:
+        metrics.TRANSACTION_SECONDS.observe(perf_counter() - started)
+
+
+def unavailable(error: PyMongoError) -> Unavailable:
+    """What a caller is told when the store does not answer or refuses."""
+    return Unavailable(f"the store did not take this ({type(error).__name__})", retry_after=1)
+
+
+def _named(store: Store, body: Callable[[], R]) -> R:
+    try:
+        return body()
+    except (DuplicateKeyError, BulkWriteError) as error:
+        duplicate = _duplicate(store, error)
+        if duplicate is None:
+            raise
+        raise duplicate from error
+
+
+def _duplicate(store: Store, error: DuplicateKeyError | BulkWriteError) -> Duplicate | None:
+    details = error.details or {}
+    first = (details.get("writeErrors") or [details])[0]
+    if first.get("code") != 11000:
+        return None
+    words = first["errmsg"].partition("collection: ")[2].split()
+    collection, index = words[0].partition(".")[2], words[2]
+    return Duplicate(collection=collection, index=index, field=store.unique_fields.get(f"{collection}.{index}", ""))

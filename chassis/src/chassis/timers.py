@@ -1,0 +1,91 @@
+"""Exact, durable timers: set and cancelled inside a transaction, fired once by whichever worker comes first.
+
+Firing is a transaction that does the timer's work and deletes it. Two workers may try at once; the store lets one
+of the deletions through, the other finds nothing to delete and forgets what it did.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from threading import Event as StopSignal
+from typing import TYPE_CHECKING, Any
+
+from pymongo import DeleteOne, ReplaceOne
+from pymongo.errors import PyMongoError
+
+from chassis import log, metrics
+from chassis.errors import Conflict, Fault
+from chassis.events import clock
+from chassis.store import Document, Index, Schema, Store, transact
+
+if TYPE_CHECKING:
+    from chassis.work import Work
+
+COLLECTION = "timers"
+SCHEMA: Schema = {COLLECTION: (Index("due"),)}
+POLL_SECONDS = 0.25
+BATCH = 100
+RETRY_SECONDS = 30
+
+Handler = Callable[["Work", str, Document], None]
+Begin = Callable[[Any, str], "Work"]
+
+
+def timer_id(kind: str, key: str) -> str:
+    """The id of a timer: one of a kind and key exists at a time."""
+    return hashlib.sha256(f"{kind}\0{key}".encode()).hexdigest()[:32]
+
+
+def scheduled(kind: str, key: str, at: datetime, payload: Document) -> ReplaceOne[Document]:
+    """The write that sets a timer."""
+    document = {"kind": kind, "key": key, "due": at, "payload": payload}
+    return ReplaceOne({"_id": timer_id(kind, key)}, document, upsert=True)
+
+
+def cancelled(kind: str, key: str) -> DeleteOne:
+    """The write that removes a timer."""
+    return DeleteOne({"_id": timer_id(kind, key)})
+
+
+def run(store: Store, handlers: Mapping[str, Handler], begin: Begin, stop: StopSignal) -> None:
+    """Fires what is due until `stop`; handlers get the work, the timer's key and its payload."""
+    while not stop.is_set():
+        try:
+            if fire_due(store, handlers, begin) < BATCH:
+                stop.wait(POLL_SECONDS)
+        except PyMongoError as error:
+            log.warning("timers wait for the store", error=error)
+            stop.wait(1.0)
+
+
+def fire_due(store: Store, handlers: Mapping[str, Handler], begin: Begin) -> int:
+    """Fires the timers due now, earliest first; returns how many were looked at."""
+    due = list(store[COLLECTION].find({"due": {"$lte": clock()}}).sort("due", 1).limit(BATCH))
+    for timer in due:
+        _fire(store, handlers, begin, timer)
+    return len(due)
+
+
+def _fire(store: Store, handlers: Mapping[str, Handler], begin: Begin, timer: Document) -> None:
+    def body(session: Any) -> None:
+        work = begin(session, f"timer:{timer['kind']}")
+        work.write(COLLECTION, DeleteOne({"_id": timer["_id"], "due": timer["due"]}), certain=True)
+        handlers[timer["kind"]](work, timer["key"], timer["payload"])
+        work.flush()
+
+    try:
+        transact(store, body)
+    except Conflict:
+        return  # cancelled, moved or fired by another worker in the meantime
+    except (Fault, PyMongoError, LookupError, TypeError, ValueError) as error:
+        log.error("timer failed", kind=timer["kind"], key=timer["key"], error=error)
+        _postpone(store, timer)
+        return
+    metrics.TIMERS_FIRED.labels(timer["kind"]).inc()
+    metrics.TIMER_LATENESS.observe((clock() - timer["due"]).total_seconds())
+
+
+def _postpone(store: Store, timer: Document) -> None:
+    """Puts a failing timer off, so that it does not stand in the way of the others."""
+    later = clock() + timedelta(seconds=RETRY_SECONDS)
+    store[COLLECTION].update_one({"_id": timer["_id"], "due": timer["due"]}, {"$set": {"due": later}})
