@@ -43,8 +43,24 @@ def load_or_exit(*kinds: type[Any]) -> list[Any]:
     try:
         return load(*kinds)
     except BadSettings as bad:
-        print("This process cannot start with these settings:", *bad.problems, sep="\n  ", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise _refused(bad.problems) from None
+
+
+def check_or_exit(checks: Mapping[str, Callable[[], object]]) -> None:
+    """Tries what settings by these names must allow; lists every one that does not and exits with code 2."""
+    problems = []
+    for name, check in checks.items():
+        try:
+            check()
+        except (ValueError, LookupError, TypeError, OSError) as error:
+            problems.append(f"{name} cannot be used: {error}")
+    if problems:
+        raise _refused(problems)
+
+
+def _refused(problems: list[str]) -> SystemExit:
+    print("This process cannot start with these settings:", *problems, sep="\n  ", file=sys.stderr)
+    return SystemExit(2)
 
 
 def names(kind: type[Any]) -> dict[str, bool]:

@@ -1,10 +1,10 @@
 """Reads contracts: operations of a service, events of a package, classes of fields, rules of messages."""
 
 import importlib
-import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import crm
@@ -61,9 +61,10 @@ def service_of(full_name: str) -> str:
 @cache
 def load() -> tuple[str, ...]:
     """Imports every contract installed below `crm` and returns their file names, sorted."""
-    found = pkgutil.walk_packages(crm.__path__, "crm.")
-    modules = [importlib.import_module(one.name) for one in found if one.name.endswith("_pb2")]
-    return tuple(sorted(module.DESCRIPTOR.name for module in modules))
+    # Generated packages have no `__init__`, so the import system cannot list them.
+    found = [(path, root) for root in map(Path, crm.__path__) for path in root.rglob("*_pb2.py")]
+    names = [".".join(path.relative_to(root.parent).with_suffix("").parts) for path, root in found]
+    return tuple(sorted(importlib.import_module(name).DESCRIPTOR.name for name in names))
 
 
 def services() -> Iterator[ServiceDescriptor]:
@@ -89,6 +90,11 @@ def operations(*, upstream: str | None = None) -> list[Operation]:
     """The operations of the installed contracts, or of one service."""
     found = [operation(method) for service in services() for method in service.methods]
     return [one for one in found if upstream in (None, one.upstream)]
+
+
+def upstreams() -> list[str]:
+    """The services that answer operations, sorted: `analytics`, `customer`."""
+    return sorted({one.upstream for one in operations()})
 
 
 @cache

@@ -107,20 +107,27 @@ def _caller(claims: Mapping[str, Any]) -> Caller:
     )
 
 
-def load_signer(jwk: str) -> Signer:
-    """The signer in a private JWK (RFC 8037)."""
-    key = OKPAlgorithm.from_jwk(jwk)
+def load_signer(text: str) -> Signer:
+    """The signer in a private JWK (RFC 8037); raises `ValueError` where it is none."""
+    key = _key(text)
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError("IDENTITY_KEY is not a private Ed25519 key in JWK form")
-    return Signer(key, json.loads(jwk)["kid"])
+    return Signer(key, json.loads(text)["kid"])
 
 
 def load_verifier(jwks: str) -> Verifier:
-    """The verifier in a JSON web key set of public keys."""
-    keys = {one["kid"]: OKPAlgorithm.from_jwk(one) for one in json.loads(jwks)["keys"]}
+    """The verifier in a JSON web key set of public keys; raises `ValueError` where it is none."""
+    keys = {one["kid"]: _key(one) for one in json.loads(jwks)["keys"]}
     if not keys or not all(isinstance(key, Ed25519PublicKey) for key in keys.values()):
         raise ValueError("IDENTITY_KEYS is not a set of public Ed25519 keys")
     return Verifier({name: key for name, key in keys.items() if isinstance(key, Ed25519PublicKey)})
+
+
+def _key(given: Any) -> Any:
+    try:
+        return OKPAlgorithm.from_jwk(given)
+    except jwt.PyJWTError as error:
+        raise ValueError(f"not an Ed25519 key in JWK form: {error}") from None
 
 
 def generate(key_id: str) -> tuple[str, str]:

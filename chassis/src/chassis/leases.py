@@ -1,7 +1,7 @@
 """Which worker serves which partition: leases by the store's clock, shared out evenly, taken over after a death."""
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, timedelta
 from threading import Event as StopSignal
 from threading import Lock
 
@@ -50,7 +50,7 @@ class Leases:
         leases = self._store[COLLECTION]
         alive = {"$set": {"holder": "", "until": {"$add": ["$$NOW", _MILLIS]}}}
         leases.update_one({"_id": f"worker:{self._worker}"}, [alive], upsert=True)
-        now = self._store.client.admin.command("hello")["localTime"]
+        now = self._store.client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
         found = {one["_id"]: one for one in leases.find({})}
         mine = [one for one in found.values() if one["holder"] == self._worker and one["until"] > now]
         workers = [key for key, one in found.items() if key.startswith("worker:") and one["until"] > now]

@@ -3,14 +3,13 @@
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Queue
 from threading import Event as StopSignal
+from types import MappingProxyType
 from typing import Any
-
-from pymongo.errors import PyMongoError
 
 from chassis import (
     broker,
@@ -32,8 +31,10 @@ from chassis.events import Envelope
 from chassis.process import Loop, Process
 from chassis.rpc import Endpoint
 from chassis.store import Schema, Session, Store
+from chassis.timers import Handler as TimerHandler
 from chassis.work import Work
 
+Tasks = Mapping[str, Callable[[Store], object]]
 Held = Callable[[], frozenset[int]]
 ROLES = ("migrate", "serve", "work", "all")
 
@@ -68,7 +69,7 @@ class Service:
     handlers: inbox.Handlers = field(default_factory=dict)
     listens: tuple[str, ...] = ()
     every: Callable[[Work, Envelope], None] | None = None
-    timers: Mapping[str, timers.Handler] = field(default_factory=dict)
+    timers: Mapping[str, TimerHandler] = field(default_factory=dict)
     loops: Mapping[str, Callable[[Store, Held, StopSignal], None]] = field(default_factory=dict)
 
     @property
@@ -91,8 +92,8 @@ class Service:
         return {name: indexes for part in parts for name, indexes in part.items()}
 
 
-def main(service: Service, settings: Settings, role: str) -> int:
-    """Runs one role of a service; returns the exit code."""
+def main(service: Service, settings: Settings, role: str, tasks: Tasks) -> int:
+    """Runs one role of a service, or one of its tasks; returns the exit code."""
     log.configure(service.name, settings.log_level)
     trace.configure(service.name, endpoint=settings.otlp_endpoint, ratio=settings.trace_ratio)
     opened = store.connect(
@@ -103,19 +104,22 @@ def main(service: Service, settings: Settings, role: str) -> int:
     if role == "migrate":
         return 0
     store.verify(opened, service.whole_schema)
+    if role in tasks:
+        log.info(f"{role} done", result=tasks[role](opened))
+        return 0
     return _run(service, settings, opened, role)
 
 
-def role_from(arguments: list[str]) -> str:
+def role_from(arguments: list[str], choices: Iterable[str] = ROLES) -> str:
     """The role on the command line; prints the choices and exits 2 when it is none."""
-    if len(arguments) != 2 or arguments[1] not in ROLES:
-        print(f"usage: python -m <service> {{{'|'.join(ROLES)}}}", file=sys.stderr)
+    if len(arguments) != 2 or arguments[1] not in choices:
+        print(f"usage: python -m <service> {{{'|'.join(choices)}}}", file=sys.stderr)
         raise SystemExit(2)
     return arguments[1]
 
 
 def _run(service: Service, settings: Settings, opened: Store, role: str) -> int:
-    process = Process(loops={}, checks={"store": lambda: _reachable(opened)})
+    process = Process(loops={}, checks={"store": lambda: store.reachable(opened)})
     loops: dict[str, Loop] = {}
     if role in ("serve", "all"):
         loops |= _serving(service, settings, opened, process)
@@ -124,13 +128,6 @@ def _run(service: Service, settings: Settings, opened: Store, role: str) -> int:
     process.loops = loops
     process.closers = [http.serve(settings.http_port, process.problems), opened.close]
     return process.run()
-
-
-def _reachable(opened: Store) -> bool:
-    try:
-        return bool(opened.client.admin.command("hello").get("isWritablePrimary"))
-    except PyMongoError:
-        return False
 
 
 def _serving(service: Service, settings: Settings, opened: Store, process: Process) -> dict[str, Loop]:
@@ -178,8 +175,12 @@ def _begin(service: Service, opened: Store, session: Session, operation: str) ->
     return idempotency.begin(opened, session, identity.system(service.name), source=service.name, operation=operation)
 
 
-def run(make: Callable[..., Service], *kinds: type[Any]) -> None:
-    """The whole of a service's `__main__`: settings, wiring, role, exit code. `make` gets the settings it asks for."""
-    role = role_from(sys.argv)
+def run(make: Callable[..., Service], *kinds: type[Any], tasks: Tasks = MappingProxyType({})) -> None:
+    """The whole of a service's `__main__`: settings, wiring, role, exit code. `make` gets the settings it asks for.
+
+    `tasks` are roles of the service's own that do one thing and end.
+    """
+    role = role_from(sys.argv, (*ROLES, *tasks))
     common, *own = config.load_or_exit(Settings, *kinds)
-    raise SystemExit(main(make(*own), common, role))
+    config.check_or_exit({"IDENTITY_KEYS": lambda: identity.load_verifier(common.identity_keys)})
+    raise SystemExit(main(make(*own), common, role, tasks))

@@ -68,7 +68,9 @@ def fault(error: grpc.RpcError) -> Fault:
         return errors.Invalid(_violations(details) or [Violation("", error.details() or "is not valid")])
     if kind is None:
         return Fault("the service failed", reason=reason or "INTERNAL")
-    return kind(error.details() or "", reason=reason, retry_after=retry_after)
+    # Without details the text is the transport's own, with addresses that are nobody's business.
+    message = error.details() if reason else "the service does not answer"
+    return kind(message or "", reason=reason, retry_after=retry_after)
 
 
 def _info(details: dict[str, any_pb2.Any]) -> str:

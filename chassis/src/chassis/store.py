@@ -144,6 +144,14 @@ def connect(uri: str, name: str, *, token_secret: bytes = b"", schema: Schema | 
     return Store(client, database, token_secret, dialect, unique)
 
 
+def reachable(store: Store) -> bool:
+    """Whether a primary answers, so that this process can write."""
+    try:
+        return bool(store.client.admin.command("hello").get("isWritablePrimary"))
+    except PyMongoError:
+        return False
+
+
 def migrate(store: Store, schema: Schema) -> list[str]:
     """Creates what is declared and missing; returns the names of what it created. Run it before a rollout."""
     made = []

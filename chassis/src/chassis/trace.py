@@ -1,6 +1,6 @@
 """One trace from the gateway to the last consumer: W3C trace context over HTTP, gRPC and messages."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from opentelemetry import trace
@@ -50,11 +50,6 @@ def traceparent() -> str:
     carrier: dict[str, str] = {}
     _propagator.inject(carrier)
     return carrier.get("traceparent", "")
-
-
-def parent_of(headers: Mapping[str, str]) -> str:
-    """The caller's span in a request's headers or a call's metadata."""
-    return headers.get("traceparent", "")
 
 
 SERVER, CLIENT, PRODUCER, CONSUMER = SpanKind.SERVER, SpanKind.CLIENT, SpanKind.PRODUCER, SpanKind.CONSUMER

@@ -1,0 +1,1 @@
+"""The analytics service: facts built from events alone, each counted once."""

@@ -1,0 +1,134 @@
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from crm.analytics.v1 import analytics_pb2
+from crm.customer.v1 import customer_pb2, events_pb2
+
+from analytics import __main__ as wiring
+from analytics import commands, queries, rpc
+from analytics.store import FACTS, FRESHNESS, NEWEST
+from chassis import inbox, testing
+from chassis.errors import NotFound
+from chassis.events import Envelope, seal
+from chassis.inbox import Inbox
+from chassis.reads import Reader
+from chassis.store import Store
+from chassis.work import Work
+
+START = datetime(2026, 5, 1, 23, 0, tzinfo=UTC)
+SECRET = "13800138000"
+
+
+@pytest.fixture
+def store(open_store) -> Store:
+    return open_store(wiring.service().whole_schema)
+
+
+def box(store: Store) -> Inbox:
+    def begin(session, operation: str) -> Work:
+        caller = testing.somebody(subject="service:analytics")
+        return Work(store=store, session=session, source="analytics", caller=caller, now=datetime.now(UTC))
+
+    return Inbox(store, {}, begin, commands.take_in)
+
+
+def take(store: Store, *envelopes: Envelope) -> None:
+    inbox.receive(box(store), [(one, False) for one in envelopes])
+
+
+def customer(number: int, **fields) -> customer_pb2.Customer:
+    given = {"customer_id": f"c{number}", "kind": "CUSTOMER_KIND_PERSON", "status": "CUSTOMER_STATUS_ACTIVE"}
+    return customer_pb2.Customer(**given, source="WEB", phones=[{"number": SECRET}], **fields)
+
+
+def history(number: int) -> list[Envelope]:
+    """A customer that registers, changes, makes contact twice around midnight, and is archived."""
+    registered = events_pb2.CustomerRegistered(customer=customer(number))
+    updated = events_pb2.CustomerUpdated(customer=customer(number))
+    archived = events_pb2.CustomerArchived(customer=customer(number), reason="moved away")
+    contacts = [customer_pb2.Contact(channel=one, summary="talked") for one in ("CHANNEL_WEB", "CHANNEL_STORE")]
+    opened = customer_pb2.Interaction(interaction_id=f"i{number}", customer_id=f"c{number}", contacts=contacts[:1])
+    continued = customer_pb2.Interaction(interaction_id=f"i{number}", customer_id=f"c{number}", contacts=contacts)
+    numbered = [
+        (registered, 1, 0),
+        (updated, 2, 10),
+        (archived, 3, 90),
+        (events_pb2.InteractionOpened(interaction=opened), 1, 20),
+        (events_pb2.InteractionContinued(interaction=continued), 2, 80),
+    ]
+    return [
+        seal(event, seq=seq, source="customer", now=START + timedelta(minutes=minutes), traceparent="")
+        for event, seq, minutes in numbered
+    ]
+
+
+def summary(store: Store, as_of: datetime | None = None) -> analytics_pb2.GetSummaryResponse:
+    request = analytics_pb2.GetSummaryRequest()
+    if as_of is not None:
+        request.as_of.FromDatetime(as_of)
+    return queries.get_summary(Reader(store), request)
+
+
+def test_facts_count_once_however_often_and_in_whatever_order_events_come(store: Store) -> None:
+    stream = [one for number in range(12) for one in history(number)] * 2
+    random.Random(7).shuffle(stream)
+    for start in range(0, len(stream), 25):
+        take(store, *stream[start : start + 25])
+    found = summary(store)
+    assert (found.customers, found.archived, found.interactions, found.contacts) == (12, 12, 12, 24)
+    assert dict(found.contacts_by_channel) == {"WEB": 12, "STORE": 12}
+    assert store[FACTS.name].count_documents({}) == 60
+    assert store[FRESHNESS].find_one({"_id": NEWEST})["count"] == 60
+
+
+def test_a_rebuild_from_the_log_gives_the_identical_state(store: Store) -> None:
+    take(store, *(one for number in range(5) for one in history(number)))
+    before = commands.totals(store)
+    assert commands.rebuild(store) == 25
+    assert commands.totals(store) == before
+    assert before
+
+
+def test_a_rebuild_of_nothing_leaves_nothing(store: Store) -> None:
+    assert commands.rebuild(store) == 0
+    assert commands.totals(store) == []
+
+
+def test_totals_are_answered_as_of_an_instant_across_midnight(store: Store) -> None:
+    take(store, *history(1))
+    before, at_midnight, after = (summary(store, START + timedelta(minutes=one)) for one in (15, 60, 85))
+    assert (before.customers, before.contacts, before.archived) == (1, 0, 0)
+    assert (at_midnight.contacts, at_midnight.archived) == (1, 0)
+    assert (after.contacts, after.archived) == (2, 0)
+    assert summary(store, START - timedelta(seconds=1)).customers == 0
+
+
+def test_a_customer_is_answered_as_of_an_instant(store: Store) -> None:
+    take(store, *history(1))
+    request = analytics_pb2.GetCustomerFactRequest(customer_id="c1")
+    now = queries.get_customer_fact(Reader(store), request).fact
+    request.as_of.FromDatetime(START + timedelta(minutes=30))
+    then = queries.get_customer_fact(Reader(store), request).fact
+    assert (now.version, now.contacts) == (3, 2)
+    assert (then.version, then.contacts) == (2, 1)
+
+
+def test_nothing_personal_is_kept(store: Store) -> None:
+    take(store, *history(1))
+    stored = b"".join(one["event"] for one in store[FACTS.name].find({}))
+    assert b"c1" in stored
+    assert not any(secret in stored for secret in (SECRET.encode(), b"talked", b"moved away"))
+
+
+def test_freshness_and_unknown_customers_are_answered_over_the_wire(store: Store) -> None:
+    take(store, *history(1))
+    with testing.serving("analytics", store, rpc.endpoints()) as client:
+        fresh = client.call(analytics_pb2.GetFreshnessRequest())
+        assert fresh.facts == 5
+        assert fresh.occurred_time.ToDatetime(UTC) == START + timedelta(minutes=90)
+        assert fresh.lag_seconds > 0
+            (fresh.recorded_time.ToNanoseconds() - fresh.occurred_time.ToNanoseconds()) / 1e9
+        )
+        with pytest.raises(NotFound):
+            client.call(analytics_pb2.GetCustomerFactRequest(customer_id="nobody"))

@@ -1,0 +1,29 @@
+"""Wires and runs the customer service: `python -m customer migrate|serve|work|all`."""
+
+from dataclasses import dataclass
+
+from chassis.service import Service, run
+from customer import rpc, store, subscribers, timers
+
+
+@dataclass(frozen=True)
+class CustomerSettings:
+    """`default_region`: the country (ISO 3166-1) of phone numbers written without one."""
+
+    default_region: str = "CN"
+
+
+def service(settings: CustomerSettings) -> Service:
+    """The customer service."""
+    return Service(
+        name="customer",
+        schema=store.SCHEMA,
+        endpoints=rpc.endpoints(region=settings.default_region),
+        handlers=subscribers.SUBSCRIPTIONS,
+        listens=subscribers.PACKAGES,
+        timers=timers.TIMERS,
+    )
+
+
+if __name__ == "__main__":
+    run(service, CustomerSettings)

@@ -1,0 +1,1 @@
+"""What changes customers and their timeline."""

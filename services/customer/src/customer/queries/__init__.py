@@ -1,0 +1,1 @@
+"""What can be asked about customers and their timeline."""

@@ -1,0 +1,67 @@
+"""Finding customers by anything somebody might say, and reading them."""
+
+from collections.abc import Iterator
+
+from crm.customer.v1 import customer_pb2
+
+from chassis import codec
+from chassis.reads import Reader, between
+from chassis.store import Document
+from customer.commands.customers import definitions
+from customer.rules import identifiers, terms
+from customer.store import ATTRIBUTES, CUSTOMERS
+
+SEARCH_DEFAULT = 20
+# How many candidates of one step are looked at; more share a prefix than anybody reads through.
+CANDIDATES = 200
+
+
+def get_customer(reader: Reader, request: customer_pb2.GetCustomerRequest) -> customer_pb2.GetCustomerResponse:
+    """One customer, by id or by number as people write it."""
+    number = identifiers.normalize_customer_number(request.customer_id)
+    found = reader.find_one(CUSTOMERS, {"customer_number": number}) if number else None
+    return customer_pb2.GetCustomerResponse(customer=found or reader.get(CUSTOMERS, request.customer_id))
+
+
+def list_customers(reader: Reader, request: customer_pb2.ListCustomersRequest) -> customer_pb2.ListCustomersResponse:
+    """A page of customers by number."""
+    kind = codec.enum_name(customer_pb2.CustomerKind.DESCRIPTOR, request.kind)
+    where: Document = {"kind": kind} if request.kind else {}
+    customers, token = reader.page(
+        CUSTOMERS, where, by="customer_number", size=request.page_size, token=request.page_token
+    )
+    return customer_pb2.ListCustomersResponse(customers=customers, next_page_token=token)
+
+
+def search_customers(
+    reader: Reader, request: customer_pb2.SearchCustomersRequest, *, region: str
+) -> customer_pb2.SearchCustomersResponse:
+    """Customers that match what somebody said, the surest match first; ties keep the index's order."""
+    wanted = request.page_size or SEARCH_DEFAULT
+    searchable = [one.key for one in definitions(reader).values() if one.searchable]
+    response = customer_pb2.SearchCustomersResponse()
+    seen: set[str] = set()
+    for lookup in terms.lookups(request.query, region=region, attributes=searchable):
+        for document in _candidates(reader, lookup, archived=request.include_archived):
+            if document["_id"] in seen:
+                continue
+            if len(seen) == wanted:
+                response.more = True
+                return response
+            seen.add(document["_id"])
+            response.results.add(match=lookup.match, customer=CUSTOMERS.message(document))
+    return response
+
+
+def _candidates(reader: Reader, lookup: terms.Lookup, *, archived: bool) -> Iterator[Document]:
+    term = {"$in": list(lookup.exact)} if lookup.exact else between(reader.store, *terms.prefix_range(lookup.prefix))
+    where: Document = {"_terms": term}
+    for document in reader.documents(CUSTOMERS, where, limit=CANDIDATES):
+        if terms.matches(document["_terms"], lookup) and (archived or document["status"] != "ARCHIVED"):
+            yield document
+
+
+def list_attributes(reader: Reader, request: customer_pb2.ListAttributesRequest) -> customer_pb2.ListAttributesResponse:
+    """A page of attribute definitions by key."""
+    attributes, token = reader.page(ATTRIBUTES, {}, by="_id", size=request.page_size, token=request.page_token)
+    return customer_pb2.ListAttributesResponse(attributes=attributes, next_page_token=token)

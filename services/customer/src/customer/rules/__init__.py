@@ -1,0 +1,1 @@
+"""Rules of the customer service: pure functions of their arguments."""

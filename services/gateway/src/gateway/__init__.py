@@ -1,0 +1,1 @@
+"""The gateway: one HTTP/JSON door for every channel, derived from the contracts."""

@@ -1,0 +1,150 @@
+"""Wires and runs a gateway: `python -m gateway migrate|serve`, and `… keys` for the keys of channels and partners."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+
+from chassis import config, contract, http, identity, log, store, trace
+from chassis.errors import Fault
+from chassis.store import Store
+from gateway import keys, policy
+from gateway.app import Door, create_app
+from gateway.callers import Callers, Issuer
+from gateway.quota import Quotas
+from gateway.settings import GatewaySettings, address_setting, addresses
+from gateway.store import SCHEMA
+from gateway.upstreams import connect
+
+DATABASE = "gateway"
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    """Gunicorn, told what to run in code instead of a configuration file."""
+
+    def __init__(self, settings: GatewaySettings, make: Callable[[], Flask]) -> None:
+        self._settings, self._make = settings, make
+        super().__init__()
+
+    def load_config(self) -> None:
+        chosen = {
+            "bind": f"0.0.0.0:{self._settings.port}",
+            "worker_class": "gthread",
+            "threads": self._settings.threads,
+            "timeout": 60,
+            "graceful_timeout": 25,
+            "keepalive": 15,
+            "limit_request_line": 8190,
+            "control_socket_disable": True,
+            "loglevel": "warning",
+            "worker_tmp_dir": "/dev/shm",
+            "proc_name": f"gateway-{self._settings.policy}",
+        }
+        for name, value in chosen.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Runs in the worker, after the fork: connections and channels are made here."""
+        return self._make()
+
+
+def make_app(settings: GatewaySettings, where: Any) -> Flask:
+    """Everything of a gateway process, ready to serve."""
+    opened = _opened(settings)
+    store.verify(opened, SCHEMA)
+    rules = policy.load_policy(settings.policy)
+    callers = Callers(opened, rules, policy.load_roles(settings.access_file), _issuer(settings))
+    known = {one: getattr(where, address_setting(one)) for one in contract.upstreams()}
+    door = Door(
+        policy=rules,
+        callers=callers,
+        quotas=Quotas(opened),
+        upstreams=connect(known, concurrency=rules.concurrency),
+        signer=identity.load_signer(settings.identity_key),
+    )
+    http.serve(settings.http_port, lambda: [] if store.reachable(opened) else ["store"])
+    log.info("started", policy=rules.name, port=settings.port)
+    return create_app(door)
+
+
+def _issuer(settings: GatewaySettings) -> Issuer | None:
+    if not settings.oidc_issuer:
+        return None
+    return Issuer(settings.oidc_issuer, settings.oidc_audience, settings.oidc_jwks_uri)
+
+
+def _opened(settings: GatewaySettings) -> Store:
+    return store.connect(settings.mongodb_uri, DATABASE, schema=SCHEMA)
+
+
+def serve(settings: GatewaySettings, where: Any) -> None:
+    """Serves until told to stop; wrong settings are listed and end the process with exit code 2."""
+    _check(settings)
+    _Server(settings, lambda: make_app(settings, where)).run()
+
+
+def _check(settings: GatewaySettings) -> None:
+    checks: dict[str, Callable[[], object]] = {
+        "IDENTITY_KEY": lambda: identity.load_signer(settings.identity_key),
+        "POLICY": lambda: policy.load_policy(settings.policy),
+        "ACCESS_FILE": lambda: policy.load_roles(settings.access_file),
+    }
+    config.check_or_exit(checks)
+
+
+def migrate(settings: GatewaySettings) -> None:
+    """Prepares the gateway's database."""
+    log.info("migrated", created=", ".join(store.migrate(_opened(settings), SCHEMA)))
+
+
+def manage_keys(settings: GatewaySettings, given: argparse.Namespace) -> None:
+    """Makes, replaces and disables keys; a new key is printed once, alone on its line."""
+    opened = _opened(settings)
+    if given.action == "create":
+        quota = json.loads(given.quota) if given.quota else None
+        print(keys.create(opened, given.client, kind=given.kind, roles=given.role, quota=quota))
+    elif given.action == "rotate":
+        print(keys.rotate(opened, given.client))
+    else:
+        keys.disable(opened, given.client, disabled=given.action == "disable")
+        print(f"{given.client} is {given.action}d")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
+    roles = parser.add_subparsers(dest="command", required=True)
+    roles.add_parser("migrate", help="prepare the database")
+    roles.add_parser("serve", help="serve HTTP")
+    managed = roles.add_parser("keys", help="make, replace or disable the key of a client")
+    managed.add_argument("action", choices=("create", "rotate", "disable", "enable"))
+    managed.add_argument("client", help="name of the channel or partner, such as web-shop")
+    managed.add_argument("--kind", choices=("channel", "partner"), default="channel")
+    managed.add_argument("--role", action="append", default=[], help="a role of access.yaml; may be given again")
+    managed.add_argument("--quota", help='a quota of its own: {"requests": 100, "seconds": 10}')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """The command line."""
+    given = _arguments()
+    settings, where = config.load_or_exit(GatewaySettings, addresses())
+    log.configure("gateway", settings.log_level)
+    trace.configure("gateway", endpoint=settings.otlp_endpoint, ratio=settings.trace_ratio)
+    try:
+        if given.command == "serve":
+            serve(settings, where)
+        elif given.command == "migrate":
+            migrate(settings)
+        else:
+            manage_keys(settings, given)
+    except Fault as fault:
+        print(fault.message, file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Who sent a request: a channel or partner by its key, our people by the token of their identity provider."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+import jwt
+from flask import Request
+
+from chassis.errors import Denied, Unauthenticated, Unavailable
+from chassis.events import clock
+from chassis.identity import Caller
+from chassis.store import Document, Store
+from gateway import keys
+from gateway.keys import Client
+from gateway.policy import Policy, Role, caller
+
+ALGORITHMS = ["RS256", "ES256", "EdDSA"]
+JWKS_SECONDS = 300
+KEY_SECONDS = 5.0
+KEY_HEADER = "X-Api-Key"
+LONGEST_TOKEN_SECONDS = 15 * 60
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """The identity provider of our people. `jwks_uri` serves its public keys; `audience` is this platform."""
+
+    issuer: str
+    audience: str
+    jwks_uri: str
+
+    @cached_property
+    def _keys(self) -> jwt.PyJWKClient:
+        return jwt.PyJWKClient(self.jwks_uri, cache_keys=False, lifespan=JWKS_SECONDS, timeout=5)
+
+    def verify(self, token: str) -> dict[str, Any]:
+        """The token's claims; raises `Unauthenticated`, or `Unavailable` while the provider's keys cannot be read."""
+        try:
+            key = self._keys.get_signing_key_from_jwt(token)
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=ALGORITHMS,
+                audience=self.audience,
+                issuer=self.issuer,
+                options={"require": ["exp", "iat", "sub"]},
+            )
+        except jwt.PyJWKClientConnectionError as error:
+            raise Unavailable("the identity provider does not answer", retry_after=5) from error
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise Unauthenticated("this token is not valid", reason="BAD_TOKEN") from error
+        if claims["exp"] - claims["iat"] > LONGEST_TOKEN_SECONDS:
+            raise Unauthenticated("this token lives longer than 15 minutes", reason="BAD_TOKEN")
+        return claims
+
+
+@dataclass(frozen=True)
+class Callers:
+    """Recognises callers. Keys are remembered for `KEY_SECONDS`, so a key refused here is refused everywhere then."""
+
+    store: Store
+    policy: Policy
+    roles: dict[str, Role]
+    issuer: Issuer | None
+    _known: dict[str, tuple[float, Client]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def of(self, request: Request) -> tuple[Caller, Document | None]:
+        """The caller and its own quota, if it has one; raises `Unauthenticated` or `Denied`."""
+        key = request.headers.get(KEY_HEADER, "")
+        if key:
+            return self._client(key)
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and token and self.issuer is not None and "staff" in self.policy.authentication:
+            return self._person(self.issuer.verify(token.strip())), None
+        raise Unauthenticated("send an API key or a bearer token", reason="NO_CREDENTIALS")
+
+    def _person(self, claims: dict[str, Any]) -> Caller:
+        held = claims.get("roles", [])
+        names = [one for one in held if isinstance(one, str)] if isinstance(held, list) else []
+        return caller(f"staff:{claims['sub']}", names, self.roles)
+
+    def _client(self, key: str) -> tuple[Caller, Document | None]:
+        client = self._remembered(key)
+        if client.kind not in self.policy.authentication:
+            raise Denied("this gateway is not for keys of this kind", reason="WRONG_GATEWAY")
+        return caller(f"{client.kind}:{client.client_id}", client.roles, self.roles), client.quota
+
+    def _remembered(self, key: str) -> Client:
+        with self._lock:
+            until, client = self._known.get(key, (0.0, None))
+        if client is not None and until > monotonic():
+            return client
+        client = keys.authenticate(self.store, key, clock())
+        with self._lock:
+            if len(self._known) > 10_000:
+                self._known.clear()
+            self._known[key] = (monotonic() + KEY_SECONDS, client)
+        return client
