@@ -1,9 +1,10 @@
 """Wires and runs the customer service: `python -m customer migrate|serve|work|all`."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from chassis.service import Service, run
-from customer import rpc, store, subscribers, timers
+from customer import jobs, rpc, store, subscribers, timers
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ def service(settings: CustomerSettings) -> Service:
         handlers=subscribers.SUBSCRIPTIONS,
         listens=subscribers.PACKAGES,
         timers=timers.TIMERS,
+        loops={"imports": partial(jobs.run, region=settings.default_region)},
     )
 
 

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from functools import partial
 
 from chassis.rpc import Endpoint, command, query
-from customer.commands import customers, interactions
+from customer.commands import customers, imports, interactions
 from customer.queries import customers as directory
+from customer.queries import exports
+from customer.queries import imports as jobs
 from customer.queries import interactions as timeline
 
 
@@ -25,4 +27,11 @@ def endpoints(*, region: str) -> Mapping[str, Endpoint]:
         "GetInteraction": query(timeline.get_interaction),
         "ListInteractions": query(timeline.list_interactions),
         "CloseInteraction": command(interactions.close_interaction),
+        "CreateImport": command(imports.create_import),
+        "UploadImport": imports.upload_import,
+        "GetImport": query(jobs.get_import),
+        "ListImports": query(jobs.list_imports),
+        "CancelImport": command(imports.cancel_import),
+        "DownloadRejectedRows": query(jobs.download_rejected_rows),
+        "ExportCustomers": exports.export_customers,
     }

@@ -61,8 +61,10 @@ FILES, REJECTED, COUNTERS = "import_files", "import_rejected", "counters"
 
 SCHEMA: Schema = {
     **schema(CUSTOMERS, ATTRIBUTES, INTERACTIONS, IMPORTS),
-    FILES: (Index("import_id, number", unique=True, field="offset"),),
-    REJECTED: (Index("import_id, line"),),
+    # {"import_id", "upload_id", "offset": first byte, "data", "at"}; gone when the job ends, at the latest in a week
+    FILES: (Index("import_id, upload_id, offset", unique=True, field="offset"), Index("at", expire_seconds=7 * 86400)),
+    # {"import_id", "line", "errors": [{"field", "reason"}], "row": as it came, "at"}
+    REJECTED: (Index("import_id, line"), Index("at", expire_seconds=30 * 86400)),
     COUNTERS: (),
 }
 

@@ -1,9 +1,10 @@
-"""Wires and runs a gateway: `python -m gateway migrate|serve`, and `… keys` for the keys of channels and partners."""
+"""Wires and runs a gateway: `python -m gateway migrate|serve`, `… keys` for clients, `… identity` for its own key."""
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -119,6 +120,8 @@ def _arguments() -> argparse.Namespace:
     roles = parser.add_subparsers(dest="command", required=True)
     roles.add_parser("migrate", help="prepare the database")
     roles.add_parser("serve", help="serve HTTP")
+    made = roles.add_parser("identity", help="make the key pair that signs caller tokens")
+    made.add_argument("directory", type=Path)
     managed = roles.add_parser("keys", help="make, replace or disable the key of a client")
     managed.add_argument("action", choices=("create", "rotate", "disable", "enable"))
     managed.add_argument("client", help="name of the channel or partner, such as web-shop")
@@ -131,6 +134,9 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """The command line."""
     given = _arguments()
+    if given.command == "identity":
+        print(*identity.write_keys(given.directory), sep="\n")
+        return
     settings, where = config.load_or_exit(GatewaySettings, addresses())
     log.configure("gateway", settings.log_level)
     trace.configure("gateway", endpoint=settings.otlp_endpoint, ratio=settings.trace_ratio)

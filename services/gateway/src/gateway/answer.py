@@ -57,12 +57,9 @@ def pruned(value: Any, tree: Tree) -> Any:
 
 
 def response(route: Route, request: Request, answer: Message, tree: Tree, location: str) -> Response:
-    """The whole response; 304 when the client has this version already."""
+    """The whole response."""
     shown: Any = getattr(answer, route.answer) if route.answer else answer
-    tag = f'"{shown.version}"' if "version" in shown.DESCRIPTOR.fields_by_name else ""
-    headers = {"ETag": tag} if tag else {}
-    if tag and request.method in ("GET", "HEAD") and tag in request.headers.get("If-None-Match", ""):
-        return Response(status=304, headers=headers)
+    headers = {"ETag": f'"{shown.version}"'} if "version" in shown.DESCRIPTOR.fields_by_name else {}
     if location:
         headers["Location"] = location
     body = orjson.dumps(pruned(codec.to_json(shown), tree))

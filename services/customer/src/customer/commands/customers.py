@@ -9,14 +9,14 @@ from chassis.work import Work
 from customer.rules import attributes, customers
 from customer.store import ATTRIBUTES, CUSTOMERS, Serials
 
-_numbers = Serials("customer_number")
+numbers = Serials("customer_number")
 
 
 def register_customer(
     work: Work, request: customer_pb2.RegisterCustomerRequest, *, region: str
 ) -> customer_pb2.RegisterCustomerResponse:
     """Registers a new customer."""
-    (serial,) = _numbers.take(work.store)
+    (serial,) = numbers.take(work.store)
     with inside("customer"):
         customer = customers.register(
             request.customer,

@@ -12,7 +12,7 @@ from customer.rules import identifiers, terms
 from customer.store import ATTRIBUTES, CUSTOMERS
 
 SEARCH_DEFAULT = 20
-# How many candidates of one step are looked at; more share a prefix than anybody reads through.
+# How many candidates of one step are looked at; more share a beginning than anybody reads through.
 CANDIDATES = 200
 
 
@@ -39,25 +39,26 @@ def search_customers(
     """Customers that match what somebody said, the surest match first; ties keep the index's order."""
     wanted = request.page_size or SEARCH_DEFAULT
     searchable = [one.key for one in definitions(reader).values() if one.searchable]
-    response = customer_pb2.SearchCustomersResponse()
-    seen: set[str] = set()
+    found: dict[str, tuple[terms.Lookup, Document]] = {}
     for lookup in terms.lookups(request.query, region=region, attributes=searchable):
-        for document in _candidates(reader, lookup, archived=request.include_archived):
-            if document["_id"] in seen:
-                continue
-            if len(seen) == wanted:
-                response.more = True
-                return response
-            seen.add(document["_id"])
-            response.results.add(match=lookup.match, customer=CUSTOMERS.message(document))
+        # One more than can be shown tells whether there are more.
+        enough = wanted + 1 + len(found)
+        for document in _candidates(reader, lookup, archived=request.include_archived, enough=enough):
+            found.setdefault(document["_id"], (lookup, document))
+        if len(found) > wanted:
+            break
+    response = customer_pb2.SearchCustomersResponse(more=len(found) > wanted)
+    for lookup, document in list(found.values())[:wanted]:
+        response.results.add(match=lookup.match, customer=CUSTOMERS.message(document))
     return response
 
 
-def _candidates(reader: Reader, lookup: terms.Lookup, *, archived: bool) -> Iterator[Document]:
+def _candidates(reader: Reader, lookup: terms.Lookup, *, archived: bool, enough: int) -> Iterator[Document]:
+    """Customers that a step finds; a beginning may find candidates that are none (see `between`)."""
     term = {"$in": list(lookup.exact)} if lookup.exact else between(reader.store, *terms.prefix_range(lookup.prefix))
-    where: Document = {"_terms": term}
-    for document in reader.documents(CUSTOMERS, where, limit=CANDIDATES):
-        if terms.matches(document["_terms"], lookup) and (archived or document["status"] != "ARCHIVED"):
+    where: Document = {"_terms": term} if archived else {"_terms": term, "status": "ACTIVE"}
+    for document in reader.documents(CUSTOMERS, where, limit=enough if lookup.exact else CANDIDATES):
+        if terms.matches(document["_terms"], lookup):
             yield document
 
 

@@ -6,6 +6,8 @@ Equal names are equal strings however they are written; a Chinese name is also f
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice, product
 
 from pypinyin import Style, lazy_pinyin
 from pypinyin.contrib.tone_convert import to_normal
@@ -28,9 +30,9 @@ _GAP_CATEGORIES = {"Cc", "Cs", "Sc", "Sk", "Sm"}
 _SURNAMES = dict(
     pair.split(":")
     for pair in (
-        "单:shan 解:xie 仇:qiu 曾:zeng 查:zha 区:ou 朴:piao 盖:ge 任:ren 华:hua 缪:miao 翟:zhai 种:chong 员:yun 召:shao "
-        "冼:xian 乐:yue 秘:bi 覃:qin 黑:he 繁:po 折:she 洗:xian 祭:zhai 能:nai 佴:nai 郇:xun 隗:wei 都:du 阚:kan 卜:bu "
-        "薄:bo 乜:nie 粘:nian 句:gou 逢:pang 重:chong 藏:zang 莘:xin"
+        "单:shan 解:xie 仇:qiu 曾:zeng 查:zha 区:ou 朴:piao 盖:ge 任:ren 华:hua 缪:miao 翟:zhai 种:chong 员:yun "
+        "召:shao 冼:xian 乐:yue 秘:bi 覃:qin 黑:he 繁:po 折:she 洗:xian 祭:zhai 能:nai 佴:nai 郇:xun 隗:wei 都:du "
+        "阚:kan 卜:bu 薄:bo 乜:nie 粘:nian 句:gou 逢:pang 重:chong 藏:zang 莘:xin"
     ).split()
 )
 # Surnames of two characters: five are read in their own way, all decide where the given name begins.
@@ -49,9 +51,8 @@ _GIVEN_NAMES = dict(
     pair.split(":")
     for pair in "长:chang 乐:yue 朝:zhao 茜:xi 行:hang 盛:cheng 晟:sheng 重:chong 隽:jun 率:shuai 柏:bo 莞:wan".split()
 )
-_MAX_HAN = 80
 _MAX_READINGS = 6
-_MAX_ROTATIONS = 4
+LONGEST_PERSONAL = 4
 
 
 def _fold_character(character: str) -> str:
@@ -143,9 +144,9 @@ def _families(text: str, everyday: tuple[str, ...]) -> Iterator[tuple[str, ...]]
     compound = _COMPOUND_SURNAMES.get(text[:2])
     if compound:
         yield compound[: family_length(text)]
-    elif text[0] in _SURNAMES and len(text) <= 4:
+    elif text[0] in _SURNAMES and len(text) <= LONGEST_PERSONAL:
         yield (_SURNAMES[text[0]],)
-    yield everyday
+    yield everyday[: family_length(text)]
 
 
 def _umlauts(syllables: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -154,3 +155,32 @@ def _umlauts(syllables: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     if any("v" in syllable for syllable in syllables):
         yield tuple(syllable.replace("v", "u") for syllable in syllables)
         yield tuple(syllable.replace("v", "yu") for syllable in syllables)
+
+
+@lru_cache(maxsize=65536)
+def readings(text: str) -> tuple[tuple[str, ...], ...]:
+    """The ways a run of Chinese characters is read as a name, as plain syllables, the likeliest first; at most six.
+
+    Surnames and some characters of given names have a reading of their own; ü is given as v, u and yu.
+    """
+    everyday = _everyday(text)
+    if len(everyday) != len(text) or len(text) > LONGEST_PERSONAL:
+        found = dict.fromkeys(_umlauts(_voiced(everyday)))
+    else:
+        spoken = (one for family in _families(text, everyday) for one in _given(text, everyday, family))
+        found = dict.fromkeys(spelled for one in spoken for spelled in _umlauts(_voiced(one)))
+    return tuple(one for one in found if one)[:_MAX_READINGS]
+
+
+def _given(text: str, everyday: tuple[str, ...], family: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    start = len(family)
+    options = [
+        tuple(dict.fromkeys((syllable, _GIVEN_NAMES.get(character, syllable))))
+        for character, syllable in zip(text[start:], everyday[start:], strict=True)
+    ]
+    return ((*family, *given) for given in islice(product(*options), _MAX_READINGS))
+
+
+def _voiced(syllables: tuple[str, ...]) -> tuple[str, ...]:
+    """The syllables of the characters that have a reading."""
+    return tuple(filter(None, syllables))

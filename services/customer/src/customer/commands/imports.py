@@ -1,0 +1,233 @@
+"""Import jobs: made, filled with a file, worked off batch by batch, ended.
+
+A batch is one transaction: its customers with their events, its refused rows, and how far the file is done. So a crash
+between two batches loses nothing, and one inside a batch undoes it; whoever goes on begins where the last commit ended.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from bson.binary import Binary
+from crm.customer.v1 import customer_pb2, events_pb2, transfer_pb2
+from pymongo import UpdateOne
+
+from chassis import contract, idempotency
+from chassis.errors import Conflict, Invalid, invalid
+from chassis.events import clock, uuid7
+from chassis.reads import Reader
+from chassis.rpc import Call
+from chassis.store import Document, Session, Store, transact
+from chassis.work import Work
+from customer.commands.customers import definitions, numbers
+from customer.rules import attributes, customers, mapping
+from customer.store import CUSTOMERS, FILES, IMPORTS, REJECTED
+
+Job = transfer_pb2.ImportJob
+Upload = transfer_pb2.UploadImportRequest
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record of the file on its way: the line it begins with, and the customer it describes or why it does not."""
+
+    line: int
+    text: str
+    customer: customer_pb2.Customer | None = None
+    refused: Invalid | None = None
+
+
+def create_import(work: Work, request: transfer_pb2.CreateImportRequest) -> transfer_pb2.CreateImportResponse:
+    """Makes a job that waits for its file."""
+    mapping.check(request.mapping, definitions(work.reader))
+    job = Job(
+        import_id=work.new_id(),
+        version=1,
+        format=request.format,
+        mapping=request.mapping,
+        dry_run=request.dry_run,
+        status=transfer_pb2.IMPORT_STATUS_CREATED,
+        owner=work.caller.subject,
+        channel=work.caller.channel,
+    )
+    job.create_time.FromDatetime(work.now)
+    work.insert(IMPORTS, job, events_pb2.ImportCreated(job=job))
+    return transfer_pb2.CreateImportResponse(job=job)
+
+
+def cancel_import(work: Work, request: transfer_pb2.CancelImportRequest) -> transfer_pb2.CancelImportResponse:
+    """Stops a job that has not ended."""
+    job = finished(work, work.get(IMPORTS, request.import_id), transfer_pb2.IMPORT_STATUS_CANCELLED)
+    return transfer_pb2.CancelImportResponse(job=job)
+
+
+def finished(work: Work, stored: Job, status: transfer_pb2.ImportStatus, *, error: str = "") -> Job:
+    """Ends a job; raises `Conflict` when it has ended before."""
+    if stored.status not in (transfer_pb2.IMPORT_STATUS_CREATED, transfer_pb2.IMPORT_STATUS_RUNNING):
+        raise Conflict("this import has ended", reason="ENDED")
+    job = Job()
+    job.CopyFrom(stored)
+    job.status, job.error, job.remaining_seconds = status, error, 0
+    job.version += 1
+    job.finish_time.FromDatetime(work.now)
+    work.replace(IMPORTS, job, events_pb2.ImportFinished(job=job))
+    return job
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def upload_import(
+    call: Call, requests: Iterator[transfer_pb2.UploadImportRequest]
+) -> transfer_pb2.UploadImportResponse:
+    """Takes the file in and starts the job; the same file once more changes nothing.
+
+    Pieces are kept under an id of this upload, so one that broke off never mixes with the next.
+    """
+    first = next(requests, None)
+    if first is None:
+        raise invalid("content", "there is no file")
+    contract.validate(first)
+    stored = Reader(call.store).get(IMPORTS, first.import_id)
+    if stored.status == transfer_pb2.IMPORT_STATUS_CANCELLED:
+        raise Conflict("this import was cancelled", reason="ENDED")
+    upload, digest = uuid7(clock()), hashlib.sha256()
+    size = _keep(call.store, first.import_id, upload, _pieces(first, requests), digest)
+    if size == 0:
+        raise invalid("content", "the file is empty")
+    job = _started(call, first.import_id, upload=upload, size=size, sha256=digest.hexdigest())
+    _forget(call.store, job)
+    return transfer_pb2.UploadImportResponse(job=job)
+
+
+def _pieces(first: Upload, rest: Iterable[Upload]) -> Iterator[bytes]:
+    yield first.content.data
+    for request in rest:
+        if request.import_id not in ("", first.import_id):
+            raise invalid("import_id", "changed within the upload")
+        yield request.content.data
+
+
+def _keep(store: Store, import_id: str, upload: str, pieces: Iterable[bytes], digest: Any) -> int:
+    offset = 0
+    for piece in filter(None, pieces):
+        digest.update(piece)
+        store[FILES].insert_one(
+            {"import_id": import_id, "upload_id": upload, "offset": offset, "data": Binary(piece), "at": clock()}
+        )
+        offset += len(piece)
+    return offset
+
+
+def _started(call: Call, import_id: str, *, upload: str, size: int, sha256: str) -> Job:
+    def body(session: Session) -> Job:
+        work = idempotency.begin(call.store, session, call.caller, source=call.source, operation=call.operation.name)
+        stored = work.get(IMPORTS, import_id)
+        if stored.sha256 == sha256:
+            return stored
+        if stored.status != transfer_pb2.IMPORT_STATUS_CREATED:
+            raise Conflict("this import has its file already", reason="ALREADY_UPLOADED")
+        job = Job()
+        job.CopyFrom(stored)
+        job.status, job.upload_id, job.sha256, job.size_bytes = (
+            transfer_pb2.IMPORT_STATUS_RUNNING, upload, sha256, size,
+        )  # fmt: skip
+        job.version += 1
+        job.start_time.FromDatetime(work.now)
+        work.replace(IMPORTS, job, events_pb2.ImportStarted(job=job))
+        work.flush()
+        return job
+
+    return transact(call.store, body)
+
+
+def _forget(store: Store, job: Job) -> None:
+    """Removes the pieces of uploads that broke off or came twice."""
+    store[FILES].delete_many({"import_id": job.import_id, "upload_id": {"$ne": job.upload_id}})
+
+
+# --- a batch ---------------------------------------------------------------------------------------------------------
+
+
+def take_batch(work: Work, job: Job, rows: Sequence[Row], *, at: int, lines: int, region: str) -> Job:
+    """Registers a batch of rows and moves the job on to the byte `at`; raises `Conflict` when somebody else did."""
+    defined = definitions(work.reader)
+    serials = iter(range(len(rows)) if job.dry_run else numbers.take(work.store, len(rows)))
+    register = partial(_register, work, job, defined=defined, serials=serials, region=region)
+    refused = [_refused(work, job, row, why) for row in rows if (why := register(row))]
+    if refused:
+        work.put(REJECTED, *refused)
+    after = _moved(job, rows=len(rows), refused=len(refused), at=at, lines=lines, now=work.now)
+    where = {
+        "_id": job.import_id,
+        "status": "RUNNING",
+        "done_bytes": job.done_bytes or None,
+        "upload_id": job.upload_id,
+    }
+    work.write(IMPORTS.name, UpdateOne(where, {"$set": _progress(after)}), certain=True)
+    return after
+
+
+def _register(
+    work: Work, job: Job, row: Row, *, defined: mapping.Attributes, serials: Iterator[int], region: str
+) -> Invalid | None:
+    """Registers the customer of a row; returns why not where it cannot be."""
+    if row.customer is None:
+        return row.refused
+    try:
+        contract.validate(row.customer)
+        serial, source = next(serials), job.channel
+        customer = customers.register(
+            row.customer, customer_id=work.new_id(), serial=serial, source=source, now=work.now, region=region
+        )
+        attributes.check(customer, defined)
+    except Invalid as error:
+        return error
+    if not job.dry_run:
+        work.insert(CUSTOMERS, customer, events_pb2.CustomerRegistered(customer=customer))
+    return None
+
+
+def _refused(work: Work, job: Job, row: Row, why: Invalid) -> Document:
+    return {
+        "import_id": job.import_id,
+        "line": row.line,
+        "errors": [{"field": one.field, "reason": one.reason} for one in why.violations],
+        "row": row.text,
+        "at": work.now,
+    }
+
+
+def _moved(job: Job, *, rows: int, refused: int, at: int, lines: int, now: datetime) -> Job:
+    after = Job()
+    after.CopyFrom(job)
+    after.done_bytes, after.done_lines = at, job.done_lines + lines
+    after.rows, after.rejected = job.rows + rows, job.rejected + refused
+    after.imported = after.rows - after.rejected
+    seconds = max((now - job.start_time.ToDatetime(UTC)).total_seconds(), 0.001)
+    after.rows_per_second = after.rows / seconds
+    after.remaining_seconds = round((job.size_bytes - at) * seconds / at)
+    return after
+
+
+def _progress(after: Job) -> Document:
+    document = IMPORTS.document(after)
+    names = ("done_bytes", "done_lines", "rows", "imported", "rejected", "rows_per_second", "remaining_seconds")
+    return {name: document[name] for name in names if name in document}
+
+
+def describe_mapping(store: Store, job: Job, how: Mapping[str, str], ignored: Iterable[str]) -> Job:
+    """Writes down how the columns are read, so that a worker that takes over reads them the same way."""
+    after = Job()
+    after.CopyFrom(job)
+    after.ClearField("mapping")
+    after.mapping.update(how)
+    after.ignored_columns[:] = sorted(ignored)
+    document = IMPORTS.document(after)
+    change = {name: document[name] for name in ("mapping", "ignored_columns") if name in document}
+    if change:
+        store[IMPORTS.name].update_one({"_id": job.import_id, "status": "RUNNING"}, {"$set": change})
+    return after
