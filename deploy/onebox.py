@@ -115,11 +115,19 @@ Broker = Server
 
 def free_port() -> int:
     """Return a TCP port that nothing listens on, a different one at every call."""
-    while True:
-        port = 20_000 + next(_PORTS) % 10_000
-        with socket.socket() as probe, contextlib.suppress(OSError):  # taken: try the next
+    ports = (20_000 + number % 10_000 for number in _PORTS)
+    return next(port for port in ports if is_free(port))
+
+
+def is_free(port: int) -> bool:
+    """Say whether nothing listens on a TCP port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
             probe.bind((HOST, port))
-            return port
+        except OSError:
+            return False
+    return True
 
 
 def stop_all(processes: Sequence[Process], *, timeout: float = STOP_TIMEOUT) -> None:

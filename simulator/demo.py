@@ -1,0 +1,213 @@
+"""The main job on real input: `python -m simulator.demo`. DATA=<csv>, CUSTOMERS=<number> and SEED=<number> choose it."""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import stack
+from simulator import check, loading, scenario
+from simulator.channel import Channel
+from simulator.check import Findings
+from simulator.loading import Source
+from simulator.people import Person, crowd
+from simulator.scenario import Ledger
+from stack import Stack
+
+AT_COUNTERS = 200
+LOOKED_UP, CHANGED, TALKED = 40, 15, 30
+
+
+@dataclass
+class Day:
+    """One run: the platform, its channels, what is true, and what was measured."""
+
+    platform: Stack
+    channels: Mapping[str, Channel]
+    ledger: Ledger
+    seed: int
+    started: float = field(default_factory=time.monotonic)
+
+    def say(self, text: str, *, indent: int = 2) -> None:
+        """A line of the report."""
+        print(f"{' ' * indent}{text}", flush=True)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """A section of the report with the time it took."""
+        started = time.monotonic()
+        print(f"\n{title}", flush=True)
+        yield
+        self.say(f"({time.monotonic() - started:.1f} s)")
+
+
+def main() -> int:
+    """Runs the demo; returns 0 when everything held."""
+    seed, data = int(os.environ.get("SEED", "1")), os.environ.get("DATA", "")
+    people = [] if data else list(crowd(seed, int(os.environ.get("CUSTOMERS", "5000"))))
+    print("Guanxi, the main job on real input", flush=True)
+    print("starting store, broker, two services as serve and work, three gateways …", flush=True)
+    with tempfile.TemporaryDirectory(prefix="guanxi-demo-") as directory, _running(Path(directory)) as platform:
+        day = Day(platform, _channels(platform), Ledger(), seed)
+        day.say(f"ready: {len(platform.processes)} processes")
+        counters, source = people[:AT_COUNTERS], loading.generated(people[AT_COUNTERS:])
+        if data:
+            source = loading.read(Path(data))
+        _take_in(day, source, counters)
+        _find(day)
+        _change(day)
+        _talk(day)
+        findings = _compare(day)
+        return _report(day, findings)
+
+
+@contextmanager
+def _running(directory: Path) -> Iterator[Stack]:
+    with stack.running(directory, split=True) as platform:
+        yield platform
+
+
+def _channels(platform: Stack) -> dict[str, Channel]:
+    doors = {"web-shop": "public", "mobile-app": "public"}
+    return {
+        name: Channel(name, platform.urls[doors.get(name, "internal")], platform.keys[name])
+        for name in ("store-till", "web-shop", "mobile-app", "data-loader", "back-office")
+    }
+
+
+# --- the steps -------------------------------------------------------------------------------------------------------
+
+
+def _take_in(day: Day, source: Source, counters: list[Person]) -> None:
+    with day.step("1. Customers come in: a file, and people at counters"):
+        loader, office = day.channels["data-loader"], day.channels["back-office"]
+        scenario.define_attributes(office, source)
+        job = scenario.start_import(loader, source)
+        day.say(f"file of {int(job['size_bytes']):,} bytes uploaded; the import runs")
+        walk_ins = threading.Thread(target=_at_counters, args=(day, counters))
+        walk_ins.start()
+        killed = False
+        for job in scenario.watch_import(loader, job):
+            share = int(job["done_bytes"]) / int(job["size_bytes"])
+            day.say(f"{share:4.0%}  {job['rows']:,} rows, {job['rows_per_second']:.0f} rows/s, "
+                    f"{job['remaining_seconds']} s left")  # fmt: skip
+            if not killed and share > 0.2:
+                killed = True
+                _kill(day, "customer-work")
+        walk_ins.join()
+        _settle(day, source, job)
+
+
+def _at_counters(day: Day, people: list[Person]) -> None:
+    channels = [day.channels[name] for name in ("store-till", "web-shop", "mobile-app")]
+    repeated = scenario.register(channels, people, day.ledger, day.seed)
+    day.say(f"{len(people)} customers registered at {len(channels)} channels, {repeated} of them with a second click")
+
+
+def _settle(day: Day, source: Source, job: Mapping[str, object]) -> None:
+    day.ledger.people |= {person.reference: person for person in source.people}
+    day.ledger.expect(job["status"] == "COMPLETED", f"the import ended as {job['status']}: {job['error']}")
+    if source.people:
+        right = (job["imported"], job["rejected"]) == (len(source.people), source.broken)
+        day.ledger.expect(right, f"imported {job['imported']}, rejected {job['rejected']}")
+    day.say(
+        f"import {str(job['status']).lower()}: {job['imported']:,} customers, {job['rejected']} rows refused with reasons"
+    )
+
+
+def _kill(day: Day, name: str) -> None:
+    day.platform.kill(name)
+    day.say(f"kill -9 {name}: it starts again and goes on where the last commit ended")
+    day.platform.start(name)
+
+
+def _find(day: Day) -> None:
+    with day.step("2. They are found by whatever they say, at every channel"):
+        every = max(1, len(day.ledger.people) // LOOKED_UP)
+        people = list(day.ledger.people.values())[::every][:LOOKED_UP]
+        channels = [day.channels[name] for name in ("store-till", "web-shop", "mobile-app")]
+        counts = scenario.find(channels, people, day.ledger)
+        day.say(", ".join(f"{count} by {what}" for what, count in counts.items()))
+        day.say(f"search through the gateway: median {_percentile(day, 50):.0f} ms, p95 {_percentile(day, 95):.0f} ms")
+
+
+def _percentile(day: Day, share: int) -> float:
+    times = sorted(one for channel in day.channels.values() for one in channel.milliseconds)
+    return statistics.quantiles(times, n=100)[share - 1] if len(times) > 1 else 0.0
+
+
+def _change(day: Day) -> None:
+    with day.step("3. Two channels change the same customer at the same moment"):
+        people = list(day.ledger.people.values())[:CHANGED]
+        pair = day.channels["store-till"], day.channels["web-shop"]
+        conflicts = scenario.change_together(*pair, people, day.ledger)
+        day.say(
+            f"{len(people)} times one won; {conflicts} times the other read again and changed that: no change was lost"
+        )
+
+
+def _talk(day: Day) -> None:
+    with day.step("4. A conversation goes on at another channel, while analytics is killed"):
+        people = list(day.ledger.people.values())[-TALKED:]
+        half = len(people) // 2
+        channels = {"WEB": day.channels["web-shop"], "STORE": day.channels["store-till"]}
+        count = scenario.talk(channels, people[:half], day.ledger)
+        day.platform.kill("analytics-work")
+        day.say("kill -9 analytics-work")
+        count += scenario.talk(channels, people[half:], day.ledger)
+        day.platform.start("analytics-work")
+        day.say(f"{count} conversations begun on the web and continued in a store")
+
+
+def _compare(day: Day) -> Findings:
+    with day.step("5. Wait until all is quiet, and compare with the truth"):
+        uri = day.platform.store.uri
+        day.ledger.expect(check.quiet(uri, seconds=90), "events were still on their way after 90 seconds")
+        return check.compare(uri, day.channels["data-loader"], day.channels["back-office"], day.ledger)
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def _report(day: Day, findings: Findings) -> int:
+    ok = not findings.problems and findings.lost == findings.duplicated == 0
+    retried = sum(channel.retried for channel in day.channels.values())
+    lines = (
+        (findings.lost == 0, f"nothing lost: {findings.customers:,} customers, each acknowledged write is there"),
+        (findings.duplicated == 0, "nothing twice: neither a customer nor the effect of an event"),
+        (
+            findings.published == findings.handled,
+            f"{findings.published:,} events published, {findings.handled:,} handled",
+        ),
+        (
+            not findings.problems,
+            f"values, order and totals are right; {retried} requests were repeated by their channels",
+        ),
+    )
+    print(f"\nResult after {time.monotonic() - day.started:.0f} s", flush=True)
+    for holds, text in lines:
+        day.say(f"{'✓' if holds else '✗'} {text}")
+    for problem in findings.problems[:20]:
+        day.say(f"- {problem}", indent=4)
+    summary = {
+        "customers": findings.customers,
+        "events_published": findings.published,
+        "events_handled": findings.handled,
+        "lost": findings.lost,
+        "duplicated": findings.duplicated,
+        "search_p95_ms": round(_percentile(day, 95), 1),
+        "ok": ok,
+    }
+    print(f"\n{json.dumps(summary)}", flush=True)
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""What happens at an operator in a day, compressed into a minute: each step acts through channels and returns figures."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from simulator.channel import Channel, Json
+from simulator.loading import Source
+from simulator.people import Person
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Ledger:
+    """What was acknowledged: the only things that must be true at the end."""
+
+    people: dict[str, Person] = field(default_factory=dict)  # by reference
+    interests: dict[str, set[str]] = field(default_factory=dict)  # added by changes, by reference
+    contacts: dict[str, int] = field(default_factory=dict)  # by channel
+    failures: list[str] = field(default_factory=list)
+
+    def expect(self, holds: bool, otherwise: str) -> None:
+        """Notes a failure unless something holds."""
+        if not holds and len(self.failures) < 50:
+            self.failures.append(otherwise)
+
+
+# --- taking customers in ---------------------------------------------------------------------------------------------
+
+
+def define_attributes(office: Channel, source: Source) -> None:
+    """Defines what the file's customers carry beyond the standard fields."""
+    for attribute in source.attributes:
+        response = office.post("/v1/customer-attributes", dict(attribute))
+        if response.status_code not in (201, 409):
+            raise RuntimeError(f"attribute {attribute['key']}: {response.text}")
+
+
+def start_import(loader: Channel, source: Source) -> Json:
+    """Makes an import job and streams its file."""
+    body: Json = {"format": "CSV"} | ({"mapping": dict(source.mapping)} if source.mapping else {})
+    created = loader.post("/v1/customer-imports", body)
+    created.raise_for_status()
+    uploaded = loader.put_file(f"/v1/customer-imports/{created.json()['import_id']}/file", source.pieces())
+    uploaded.raise_for_status()
+    job: Json = uploaded.json()
+    return job
+
+
+def watch_import(loader: Channel, job: Json) -> Iterator[Json]:
+    """The job's progress until it ends."""
+    while job["status"] == "RUNNING":
+        time.sleep(0.5)
+        response = loader.get(f"/v1/customer-imports/{job['import_id']}")
+        response.raise_for_status()
+        job = response.json()
+        yield job
+
+
+def register(channels: Sequence[Channel], people: Sequence[Person], ledger: Ledger, seed: int) -> int:
+    """Registers people at several channels at once; every tenth request comes twice. Returns the repetitions."""
+    random = Random(seed)
+    repeated = {person.reference for person in people if random.random() < 0.1}
+
+    def one(given: tuple[int, Person]) -> None:
+        number, person = given
+        channel, key = channels[number % len(channels)], f"register-{seed}-{person.reference}"
+        first = channel.post("/v1/customers", _body(person), key=key)
+        ledger.expect(first.status_code == 201, f"{person.reference} was not registered: {first.text[:200]}")
+        if person.reference in repeated:
+            second = channel.post("/v1/customers", _body(person), key=key)
+            ledger.expect(second.text == first.text, f"the second click of {person.reference} was another customer")
+
+    with ThreadPoolExecutor(len(channels)) as pool:
+        list(pool.map(one, enumerate(people)))
+    ledger.people |= {person.reference: person for person in people}
+    return len(repeated)
+
+
+def _body(person: Person) -> Json:
+    body: Json = {
+        "kind": person.kind,
+        "names": [{"full": person.as_written("name")}],
+        "phones": [{"number": person.as_written("phone")}],
+        "emails": [{"address": person.as_written("email")}],
+        "service_numbers": [person.reference],
+    }
+    if person.document:
+        body["documents"] = [{"kind": "NATIONAL_ID", "number": person.document, "region_code": "CN"}]
+    if person.birthday:
+        body["birthday"] = person.birthday
+    return body
+
+
+# --- finding them ----------------------------------------------------------------------------------------------------
+
+
+def find(channels: Sequence[Channel], people: Sequence[Person], ledger: Ledger) -> dict[str, int]:
+    """Looks people up by everything they may say, each time at another channel; returns how often by what."""
+    counts: dict[str, int] = {}
+    for number, person in enumerate(people):
+        for what, query in _sayings(person):
+            channel = channels[number % len(channels)]
+            found = {reference for one in channel.search(query) for reference in one["service_numbers"]}
+            # Namesakes may fill the page: a name must find somebody of that name, everything else the person.
+            right = person.reference in found if what != "name" else bool(found)
+            ledger.expect(right, f"{person.reference} was not found by {what} at {channel.name}")
+            counts[what] = counts.get(what, 0) + 1
+    return counts
+
+
+def _sayings(person: Person) -> Iterator[tuple[str, str]]:
+    yield "service number", person.reference.upper()
+    yield "name", person.name
+    if person.phone:
+        yield "phone", person.phone
+        yield "phone as written", person.as_written("phone")
+    if person.email:
+        yield "e-mail", person.email.upper()
+    if person.document:
+        yield "document", f"{person.document[:6]} {person.document[6:14]} {person.document[14:]}"
+
+
+# --- two at once -----------------------------------------------------------------------------------------------------
+
+
+def change_together(one: Channel, other: Channel, people: Sequence[Person], ledger: Ledger) -> int:
+    """Two channels change the same customer at the same moment; returns how often one had to read again."""
+    conflicts = 0
+    with ThreadPoolExecutor(2) as pool:
+        for person in people:
+            customer = _the(one, person)
+            path, version = f"/v1/customers/{customer['customer_id']}", f'"{customer["version"]}"'
+            wishes = [(one, "chess"), (other, "sailing")]
+            answers = list(pool.map(lambda w: _add_interest(w[0], path, customer, w[1], version), wishes))
+            codes = sorted(answer.status_code for answer in answers)
+            ledger.expect(codes == [200, 412], f"{person.reference} was changed twice at once: {codes}")
+            for (channel, wish), answer in zip(wishes, answers, strict=True):
+                if answer.status_code == 412:
+                    conflicts += 1
+                    fresh = channel.get(path).json()
+                    again = _add_interest(channel, path, fresh, wish, f'"{fresh["version"]}"')
+                    ledger.expect(again.status_code == 200, f"{person.reference} could not be changed again")
+            ledger.interests[person.reference] = {*customer["interests"], "chess", "sailing"}
+    return conflicts
+
+
+def _the(channel: Channel, person: Person) -> Json:
+    found = [one for one in channel.search(person.reference) if person.reference in one["service_numbers"]]
+    return found[0]
+
+
+def _add_interest(channel: Channel, path: str, customer: Json, interest: str, version: str) -> Any:
+    return channel.patch(path, {"interests": [*customer["interests"], interest]}, version=version)
+
+
+# --- conversations ---------------------------------------------------------------------------------------------------
+
+
+def talk(channels: Mapping[str, Channel], people: Sequence[Person], ledger: Ledger) -> int:
+    """Each person asks on one channel and goes on at another; returns how many conversations there were."""
+    first, second = channels["WEB"], channels["STORE"]
+    for person in people:
+        path = f"/v1/customers/{_the(second, person)['customer_id']}/interactions"
+        opened = first.post(path, _contact("WEB", "asked about the bill, 账单有误"))
+        continued = second.post(path, _contact("STORE", "came by with the paper bill"))
+        codes = (opened.status_code, continued.status_code)
+        ledger.expect(codes == (201, 201), f"a contact of {person.reference} was refused: {codes}")
+        if codes == (201, 201):
+            same = opened.json()["interaction_id"] == continued.json()["interaction_id"]
+            ledger.expect(same, f"{person.reference} had to start again at the second channel")
+            for channel in ("WEB", "STORE"):
+                ledger.contacts[channel] = ledger.contacts.get(channel, 0) + 1
+    return len(people)
+
+
+def _contact(channel: str, summary: str) -> Json:
+    return {"topic": "billing", "contact": {"channel": channel, "direction": "INBOUND", "summary": summary}}
