@@ -7,7 +7,6 @@ protovalidate carries. So the repository holds no third-party contract and no ge
 
 import importlib
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -60,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -14,12 +14,12 @@ _FAMILIES = "王李张刘陈杨黄赵吴周徐孙马朱胡郭何高林罗郑梁�
 _COMPOUND = ("欧阳", "司马", "上官", "诸葛", "慕容")
 _GIVEN = "伟芳娜敏静丽强磊军洋勇艳杰娟涛明超秀霞平刚桂英华玉兰红建国志文斌鹏辉玲小晓雪梅婷宇浩然子涵欣怡思佳雨晨嘉"
 _FIRST = (
-    "Anna Ben Chloé Daniel Elena Fatima George Hannah Ibrahim Jürgen Katarzyna Liam María Noah Olivia Pedro Renée Søren "
-    "Thomas Uma Victor Wanda Xavier Yusuf Zoë"
+    "Anna Ben Chloé Daniel Elena Fatima George Hannah Ibrahim Jürgen Katarzyna Liam María Noah Olivia Pedro Renée "
+    "Søren Thomas Uma Victor Wanda Xavier Yusuf Zoë"
 ).split()
 _LAST = (
-    "Müller O'Connor García Smith Nguyen Kowalski Ødegård Rossi Dubois Tanaka Andersson Silva Novák Papadopoulos Ivanov "
-    "Schmidt Johnson Brown Lee Patel Haddad McDonald d'Angelo Åkesson Peters"
+    "Müller O'Connor García Smith Nguyen Kowalski Ødegård Rossi Dubois Tanaka Andersson Silva Novák Papadopoulos "
+    "Ivanov Schmidt Johnson Brown Lee Patel Haddad McDonald d'Angelo Åkesson Peters"
 ).split()
 _CITIES = (
     ("北京市", "110105", "010"), ("上海市", "310104", "021"), ("广州市", "440106", "020"), ("成都市", "510104", "028"),
@@ -107,8 +107,14 @@ def _organisation(random: Random, number: int) -> Person:
     phone = f"+86{city[2].removeprefix('0')}{60000000 + number}"
     reference = _reference(number)
     return Person(
-        reference, "ORGANIZATION", name, phone, email=f"office{number}@example.cn", city=city[0], address=_address(random)
-    )  # fmt: skip
+        reference,
+        "ORGANIZATION",
+        name,
+        phone,
+        email=f"office{number}@example.cn",
+        city=city[0],
+        address=_address(random),
+    )
 
 
 def _again(random: Random, known: Person, number: int) -> Person:
@@ -140,7 +146,8 @@ def _mobile(number: int) -> str:
 
 
 def _address(random: Random) -> str:
-    return f"{random.choice(_STREETS)}{random.randrange(1, 400)}号{random.randrange(1, 30)}栋{random.randrange(101, 2800)}室"
+    building = f"{random.choice(_STREETS)}{random.randrange(1, 400)}号{random.randrange(1, 30)}栋"
+    return f"{building}{random.randrange(101, 2800)}室"
 
 
 def _as_spoken(random: Random, phone: str) -> str:

@@ -1,4 +1,4 @@
-"""What happens at an operator in a day, compressed into a minute: each step acts through channels and returns figures."""
+"""What happens at an operator in a day, compressed into a minute; every step acts through channels."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,13 +52,15 @@ def start_import(loader: Channel, source: Source) -> Json:
 
 
 def watch_import(loader: Channel, job: Json) -> Iterator[Json]:
-    """The job's progress until it ends."""
+    """The job each time it has moved on, until it has ended."""
     while job["status"] == "RUNNING":
         time.sleep(0.5)
         response = loader.get(f"/v1/customer-imports/{job['import_id']}")
         response.raise_for_status()
+        moved = response.json() != job
         job = response.json()
-        yield job
+        if moved:
+            yield job
 
 
 def register(channels: Sequence[Channel], people: Sequence[Person], ledger: Ledger, seed: int) -> int:
@@ -130,23 +132,27 @@ def _sayings(person: Person) -> Iterator[tuple[str, str]]:
 
 def change_together(one: Channel, other: Channel, people: Sequence[Person], ledger: Ledger) -> int:
     """Two channels change the same customer at the same moment; returns how often one had to read again."""
-    conflicts = 0
     with ThreadPoolExecutor(2) as pool:
-        for person in people:
-            customer = _the(one, person)
-            path, version = f"/v1/customers/{customer['customer_id']}", f'"{customer["version"]}"'
-            wishes = [(one, "chess"), (other, "sailing")]
-            answers = list(pool.map(lambda w: _add_interest(w[0], path, customer, w[1], version), wishes))
-            codes = sorted(answer.status_code for answer in answers)
-            ledger.expect(codes == [200, 412], f"{person.reference} was changed twice at once: {codes}")
-            for (channel, wish), answer in zip(wishes, answers, strict=True):
-                if answer.status_code == 412:
-                    conflicts += 1
-                    fresh = channel.get(path).json()
-                    again = _add_interest(channel, path, fresh, wish, f'"{fresh["version"]}"')
-                    ledger.expect(again.status_code == 200, f"{person.reference} could not be changed again")
-            ledger.interests[person.reference] = {*customer["interests"], "chess", "sailing"}
-    return conflicts
+        return sum(_both_change(pool, one, other, person, ledger) for person in people)
+
+
+def _both_change(pool: ThreadPoolExecutor, one: Channel, other: Channel, person: Person, ledger: Ledger) -> int:
+    customer = _the(one, person)
+    first = pool.submit(_add_interest, one, customer, "chess")
+    second = pool.submit(_add_interest, other, customer, "sailing")
+    wishes = ((one, "chess", first.result()), (other, "sailing", second.result()))
+    codes = sorted(answer.status_code for _, _, answer in wishes)
+    ledger.expect(codes == [200, 412], f"{person.reference} was changed twice at once: {codes}")
+    refused = [(channel, wish) for channel, wish, answer in wishes if answer.status_code == 412]
+    for channel, wish in refused:
+        again = _add_interest(channel, channel.get(_path(customer)).json(), wish)
+        ledger.expect(again.status_code == 200, f"{person.reference} could not be changed again")
+    ledger.interests[person.reference] = {*customer["interests"], "chess", "sailing"}
+    return len(refused)
+
+
+def _path(customer: Json) -> str:
+    return f"/v1/customers/{customer['customer_id']}"
 
 
 def _the(channel: Channel, person: Person) -> Json:
@@ -154,8 +160,9 @@ def _the(channel: Channel, person: Person) -> Json:
     return found[0]
 
 
-def _add_interest(channel: Channel, path: str, customer: Json, interest: str, version: str) -> Any:
-    return channel.patch(path, {"interests": [*customer["interests"], interest]}, version=version)
+def _add_interest(channel: Channel, customer: Json, interest: str) -> Any:
+    wanted = {"interests": [*customer["interests"], interest]}
+    return channel.patch(_path(customer), wanted, version=f'"{customer["version"]}"')
 
 
 # --- conversations ---------------------------------------------------------------------------------------------------

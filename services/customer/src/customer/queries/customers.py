@@ -40,12 +40,15 @@ def search_customers(
     wanted = request.page_size or SEARCH_DEFAULT
     searchable = [one.key for one in definitions(reader).values() if one.searchable]
     found: dict[str, tuple[terms.Lookup, Document]] = {}
-    for lookup in terms.lookups(request.query, region=region, attributes=searchable):
-        # One more than can be shown tells whether there are more.
-        enough = wanted + 1 + len(found)
-        for document in _candidates(reader, lookup, archived=request.include_archived, enough=enough):
-            found.setdefault(document["_id"], (lookup, document))
-        if len(found) > wanted:
+    for tier in terms.tiers(request.query, region=region, attributes=searchable):
+        for lookup in tier:
+            # One more than can be shown tells whether there are more.
+            enough = wanted + 1 + len(found)
+            for document in _candidates(reader, lookup, archived=request.include_archived, enough=enough):
+                found.setdefault(document["_id"], (lookup, document))
+            if len(found) > wanted:
+                break
+        if found:
             break
     response = customer_pb2.SearchCustomersResponse(more=len(found) > wanted)
     for lookup, document in list(found.values())[:wanted]:
@@ -55,8 +58,11 @@ def search_customers(
 
 def _candidates(reader: Reader, lookup: terms.Lookup, *, archived: bool, enough: int) -> Iterator[Document]:
     """Customers that a step finds; a beginning may find candidates that are none (see `between`)."""
-    term = {"$in": list(lookup.exact)} if lookup.exact else between(reader.store, *terms.prefix_range(lookup.prefix))
-    where: Document = {"_terms": term} if archived else {"_terms": term, "status": "ACTIVE"}
+    where: Document = {} if archived else {"status": "ACTIVE"}
+    if lookup.exact:
+        where["_terms"] = {"$in": list(lookup.exact)}
+    else:
+        where["$and"] = [{"_terms": between(reader.store, *terms.prefix_range(one))} for one in lookup.prefixes]
     for document in reader.documents(CUSTOMERS, where, limit=enough if lookup.exact else CANDIDATES):
         if terms.matches(document["_terms"], lookup):
             yield document

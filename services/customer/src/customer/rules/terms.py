@@ -22,12 +22,11 @@ _LAST = "\U0010ffff"
 
 @dataclass(frozen=True)
 class Lookup:
-    """One step of a search: terms that count when they are equal, or a beginning; `words` must all begin a word."""
+    """One step of a search: terms of which one must be there, or beginnings that each must begin a term."""
 
     match: customer_pb2.Match
     exact: tuple[str, ...] = ()
-    prefix: str = ""
-    words: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
 
 
 # --- what a customer is found by -------------------------------------------------------------------------------------
@@ -118,29 +117,33 @@ def _first_letters(word: str) -> str:
 # --- what a query looks for ------------------------------------------------------------------------------------------
 
 
-def lookups(query: str, *, region: str, attributes: Iterable[str]) -> Iterator[Lookup]:
-    """The steps of a search, the surest first."""
-    for match, exact in _identifiers(query, region, attributes):
-        if exact:
-            yield Lookup(match, exact=exact)
+def tiers(query: str, *, region: str, attributes: Iterable[str]) -> list[list[Lookup]]:
+    """The steps of a search, the surest first, in tiers: one is looked at only when those before it found nobody.
+
+    First what identifies; then what is meant by the whole query, a name or the beginning of one; then names in which
+    every word of the query begins a word.
+    """
     words = names.words(query)
-    if words:
-        yield from _by_name(words)
+    return [_identifiers(query, region), [*_values(query, attributes), *_by_name(words)], _by_words(words)]
 
 
-def _identifiers(
-    query: str, region: str, attributes: Iterable[str]
-) -> Iterator[tuple[customer_pb2.Match, tuple[str, ...]]]:
+def _identifiers(query: str, region: str) -> list[Lookup]:
     number, email = identifiers.normalize_customer_number(query), identifiers.normalize_email(query)
-    yield customer_pb2.MATCH_CUSTOMER_NUMBER, (f"n{number}",) if number else ()
-    document = identifiers.normalize_document(query)
-    yield customer_pb2.MATCH_DOCUMENT, (f"d{document}",) if document else ()
-    yield customer_pb2.MATCH_PHONE, tuple(f"p{one}" for one in _phones(query, region))
-    yield customer_pb2.MATCH_EMAIL, (f"e{email}",) if email else ()
-    service = identifiers.normalize_service_number(query)
-    yield customer_pb2.MATCH_SERVICE_NUMBER, (f"s{service}",) if service else ()
+    document, service = identifiers.normalize_document(query), identifiers.normalize_service_number(query)
+    steps = (
+        Lookup(customer_pb2.MATCH_CUSTOMER_NUMBER, (f"n{number}",) if number else ()),
+        Lookup(customer_pb2.MATCH_DOCUMENT, (f"d{document}",) if document else ()),
+        Lookup(customer_pb2.MATCH_PHONE, tuple(f"p{one}" for one in _phones(query, region))),
+        Lookup(customer_pb2.MATCH_EMAIL, (f"e{email}",) if email else ()),
+        Lookup(customer_pb2.MATCH_SERVICE_NUMBER, (f"s{service}",) if service else ()),
+    )
+    return [step for step in steps if step.exact]
+
+
+def _values(query: str, attributes: Iterable[str]) -> list[Lookup]:
     value = names.fold(query)[:_LONGEST_NAME]
-    yield customer_pb2.MATCH_ATTRIBUTE, tuple(f"a{key}={value}" for key in attributes if value)
+    exact = tuple(f"a{key}={value}" for key in attributes if value)
+    return [Lookup(customer_pb2.MATCH_ATTRIBUTE, exact)] if exact else []
 
 
 def _phones(query: str, region: str) -> list[str]:
@@ -150,12 +153,19 @@ def _phones(query: str, region: str) -> list[str]:
     return list(dict.fromkeys(one for one in found if one))
 
 
-def _by_name(words: list[str]) -> Iterator[Lookup]:
+def _by_name(words: list[str]) -> list[Lookup]:
     whole = "".join(words)[:_LONGEST_NAME]
-    yield Lookup(customer_pb2.MATCH_FULL_NAME, exact=(f"f{whole}",))
-    yield Lookup(customer_pb2.MATCH_NAME_PREFIX, prefix=f"f{whole}")
-    longest = max(words, key=len)[:_LONGEST_NAME]
-    yield Lookup(customer_pb2.MATCH_ANY_WORD, prefix=f"w{longest}", words=tuple(f"w{one}" for one in words))
+    if not whole:
+        return []
+    return [
+        Lookup(customer_pb2.MATCH_FULL_NAME, exact=(f"f{whole}",)),
+        Lookup(customer_pb2.MATCH_NAME_PREFIX, prefixes=(f"f{whole}",)),
+    ]
+
+
+def _by_words(words: list[str]) -> list[Lookup]:
+    prefixes = sorted((f"w{word[:_LONGEST_NAME]}" for word in words), key=len, reverse=True)
+    return [Lookup(customer_pb2.MATCH_ANY_WORD, prefixes=tuple(prefixes))] if prefixes else []
 
 
 def prefix_range(prefix: str) -> tuple[str, str]:
@@ -168,8 +178,7 @@ def matches(terms: Iterable[str], lookup: Lookup) -> bool:
     held = list(terms)
     if lookup.exact:
         return any(one in held for one in lookup.exact)
-    wanted = lookup.words or (lookup.prefix,)
-    return all(any(term.startswith(one) for term in held) for one in wanted)
+    return all(any(term.startswith(one) for term in held) for one in lookup.prefixes)
 
 
 # --- the words of a timeline -----------------------------------------------------------------------------------------
