@@ -48,17 +48,24 @@ def execute(
         _reserve(store, session, key, request, answer, work.now)
         work.flush()
         if remaining() <= 0:
-            raise DeadlineExceeded("the caller's time ran out; nothing was changed")
+            raise _late()
         return answer
 
     def attempt() -> M:
-        return transact(store, body, seconds=min(remaining(), MOST_TRANSACTION_SECONDS))
+        left = remaining()
+        if left <= 0:
+            raise _late()
+        return transact(store, body, seconds=min(left, MOST_TRANSACTION_SECONDS))
 
     try:
         return _once_more(attempt)
     except _Running:
         answer: M = _await(store, key, operation, request)
         return answer
+
+
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded("the caller's time ran out; nothing was changed")
 
 
 def _once_more(attempt: Callable[[], M]) -> M:
