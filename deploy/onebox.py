@@ -89,7 +89,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Server:
-    """A server's address and its processes: none when it was running before and is somebody else's to stop."""
+    """A server's address and its processes; none when it was running before and is somebody else's to stop."""
 
     uri: str
     processes: tuple[Process, ...] = ()
@@ -149,12 +149,10 @@ def start_store(directory: Path, *, port: int | None = None, wait: bool = True) 
     if mongod := shutil.which("mongod"):
         uri = f"mongodb://{HOST}:{port}/?replicaSet=rs0"
         argv = [mongod, "--replSet", "rs0", "--bind_ip", HOST, "--port", str(port), "--dbpath", str(data)]
+        argv += ["--setParameter", "transactionLifetimeLimitSeconds=20"]  # see embedded_store.py
     else:
         uri = f"mongodb://{HOST}:{port}/?replicaSet=secantus"
-        config = data.with_name("secantusd.toml")
-        config.write_text("# Empty, and named on the command line, so that no other file is discovered.\n")
-        argv = [sys.executable, "-m", "secantus", "--config", str(config), "--host", HOST, "--port", str(port)]
-        argv += ["--storage-path", str(data), "--sync-on-commit", "--log-level", "WARNING"]
+        argv = [sys.executable, str(REPOSITORY / "deploy/embedded_store.py"), str(port), str(data)]
     process = _launch("store", argv, env=_environment(), directory=data.parent, check=partial(_ping, uri))
     await_ready([process] if wait else [])
     return Store(uri, (process,))

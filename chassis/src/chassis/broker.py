@@ -16,7 +16,7 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from pika.exceptions import AMQPError
 
 from chassis import log
-from chassis.events import PARTITIONS, Envelope
+from chassis.events import PARTITIONS, Envelope, from_headers
 
 EXCHANGE = "crm.events"
 DEAD = "crm.dead"
@@ -30,13 +30,11 @@ RECONNECT_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 @dataclass(frozen=True)
 class Delivery:
-    """A message as it came: where from, whether for the first time, and how to settle it."""
+    """An event as it came: whether for the first time, and how to settle it."""
 
-    partition: int
     tag: int
     channel: BlockingChannel
-    headers: dict[str, Any]
-    body: bytes
+    envelope: Envelope
     redelivered: bool
 
 
@@ -253,8 +251,14 @@ class Consumer:
 
     def _subscribe(self, channel: BlockingChannel, number: int) -> BlockingChannel:
         def received(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            headers = dict(properties.headers or {})
-            self._inbound.put(Delivery(number, method.delivery_tag, channel, headers, body, method.redelivered))
+            try:
+                envelope = from_headers(properties.headers or {}, body)
+            except (KeyError, TypeError, ValueError) as error:
+                # Not one of our events; the dead-letter queue keeps it for a person to look at.
+                log.error("message set aside", queue=queue_name(self._service, number), error=error)
+                channel.basic_reject(method.delivery_tag, requeue=False)
+                return
+            self._inbound.put(Delivery(method.delivery_tag, channel, envelope, method.redelivered))
 
         channel.basic_qos(prefetch_count=PREFETCH)
         channel.basic_consume(queue_name(self._service, number), received)

@@ -32,7 +32,7 @@ SCHEMA: Schema = {
 }
 BATCH = 50
 RETRIES = (5.0, 30.0, 120.0, 600.0, 3600.0)
-MOST_DELIVERIES = 5
+MOST_DELIVERIES = 4
 IDLE_SECONDS = 0.2
 
 Handler = Callable[[Work, Any], None]
@@ -73,9 +73,10 @@ def _collect(inbound: "Queue[Delivery]") -> list[Delivery]:
 
 
 def _take(inbox: Inbox, batch: list[Delivery], settle: Callable[[list[Delivery]], None], stop: StopSignal) -> None:
+    counted: set[str] = set()
     while not stop.is_set():
         try:
-            receive(inbox, [(_open(one), one.redelivered) for one in batch])
+            receive(inbox, [(one.envelope, one.redelivered) for one in batch], counted)
             return settle(batch)
         except (Unavailable, PyMongoError) as error:
             # The store is away, not the event wrong: nothing is settled until it is back.
@@ -83,39 +84,61 @@ def _take(inbox: Inbox, batch: list[Delivery], settle: Callable[[list[Delivery]]
             stop.wait(1.0)
 
 
-def _open(delivery: Delivery) -> Envelope:
-    return events.from_headers(delivery.headers, delivery.body)
+def receive(inbox: Inbox, batch: list[tuple[Envelope, bool]], counted: set[str] | None = None) -> None:
+    """Handles events, each with whether it was delivered before; returns when all may be acknowledged.
 
-
-def receive(inbox: Inbox, batch: list[tuple[Envelope, bool]]) -> None:
-    """Handles events, each with whether it was delivered before; returns when all may be acknowledged."""
-    if not any(again for _, again in batch):
+    A message delivered before may be what killed the process then. The first time, all such messages are written down
+    and tried together; the next time each alone and counted just before, so that an innocent one is never blamed.
+    `counted` holds what this delivery has been counted for, should the store be away in between.
+    """
+    counted = set() if counted is None else counted
+    again = [envelope for envelope, before in batch if before]
+    if not _suspected(inbox.store, [one for one in again if one.event_id not in counted]):
+        _suspect(inbox.store, [one for one in again if one.event_id not in counted])
+        counted |= {one.event_id for one in again}
         try:
-            return _together(inbox, [envelope for envelope, _ in batch])
+            return _together(inbox, [envelope for envelope, _ in batch], parked={one.event_id for one in again})
         except Unavailable:
             raise
         except Exception as error:
             log.info("batch taken apart", count=len(batch), error=error)
-    for envelope, again in batch:
-        _alone(inbox, envelope, again=again)
+    for envelope, before in batch:
+        _count_and_try(inbox, envelope, counted) if before else _alone(inbox, envelope)
 
 
-def _together(inbox: Inbox, envelopes: list[Envelope], *, parked: bool = False) -> None:
+def _suspected(store: Store, envelopes: list[Envelope]) -> bool:
+    ids = [one.event_id for one in envelopes]
+    return bool(ids) and store[PARKED].find_one({"_id": {"$in": ids}}, {"_id": 1}) is not None
+
+
+def _suspect(store: Store, envelopes: list[Envelope]) -> None:
+    if envelopes:
+        store[PARKED].bulk_write([_parked(one, {"state": "trying", "deliveries": 1}) for one in envelopes])
+
+
+def _count_and_try(inbox: Inbox, envelope: Envelope, counted: set[str]) -> None:
+    if envelope.event_id not in counted:
+        counted.add(envelope.event_id)
+        if _count_delivery(inbox.store, envelope) > MOST_DELIVERIES:
+            return _park(inbox.store, envelope, state="dead", error="killed its consumer too often")
+    _alone(inbox, envelope)
+
+
+def _together(inbox: Inbox, envelopes: list[Envelope], *, parked: set[str]) -> None:
+    """Handles events in one transaction; `parked` are those that are written down as waiting."""
+
     def body(session: Session) -> None:
         work = inbox.begin(session, "event:batch")
-        _apply(inbox, work, envelopes, parked={one.event_id for one in envelopes} if parked else set())
+        _apply(inbox, work, envelopes, parked=parked)
         work.flush()
 
     transact(inbox.store, body)
 
 
-def _alone(inbox: Inbox, envelope: Envelope, *, again: bool) -> None:
-    # A message delivered before may be what killed the process then: it is counted before it is tried again.
-    if again and _count_delivery(inbox.store, envelope) > MOST_DELIVERIES:
-        return _park(inbox.store, envelope, state="dead", error="killed its consumer too often")
+def _alone(inbox: Inbox, envelope: Envelope) -> None:
     try:
         with trace.span(f"handle {envelope.type}", parent=envelope.traceparent, kind=trace.CONSUMER):
-            _together(inbox, [envelope], parked=True)
+            _together(inbox, [envelope], parked={envelope.event_id})
     except Unavailable:
         raise
     except Duplicate as duplicate:
@@ -238,7 +261,7 @@ def retry_due(inbox: Inbox) -> int:
     """Tries what is due now, oldest first; returns how many events were tried."""
     due = list(inbox.store[PARKED].find({"state": "failed", "next": {"$lte": clock()}}).sort("next", 1).limit(BATCH))
     for one in due:
-        _alone(inbox, events.from_document(one["envelope"]), again=False)
+        _alone(inbox, events.from_document(one["envelope"]))
     _measure(inbox.store)
     return len(due)
 

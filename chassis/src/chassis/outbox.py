@@ -20,6 +20,7 @@ from chassis.store import Document, Index, Schema, Store
 
 COLLECTION = "outbox"
 WINDOW = 200
+MOST_ROWS = 1000
 KEPT_SECONDS = 7 * 24 * 3600
 IDLE_SECONDS = 0.05
 SCHEMA: Schema = {
@@ -87,10 +88,17 @@ def publish_pending(store: Store, partitions: Iterable[int], publisher: Publishe
 
 
 def pending(store: Store, partitions: Iterable[int]) -> list[Document]:
-    """The oldest unpublished rows of each partition, in order."""
-    where: Document = {"state": "pending", "partition": {"$in": sorted(partitions)}}
-    found = list(store[COLLECTION].find(where).sort([("partition", 1), ("_id", 1)]).limit(WINDOW * 5))
+    """The oldest unpublished rows of these partitions, in order; a long queue of one does not hide the others."""
+    wanted = sorted(partitions)
+    found = _oldest(store, {"$in": wanted}, MOST_ROWS)
+    if len(found) == MOST_ROWS:
+        found = [row for one in wanted for row in _oldest(store, one, MOST_ROWS // len(wanted))]
     return sorted(found, key=lambda row: row["_id"])
+
+
+def _oldest(store: Store, partition: Any, most: int) -> list[Document]:
+    where: Document = {"state": "pending", "partition": partition}
+    return list(store[COLLECTION].find(where).sort([("partition", 1), ("_id", 1)]).limit(most))
 
 
 def _publish(store: Store, batch: list[Document], publisher: Publisher) -> int:

@@ -16,6 +16,7 @@ from chassis.reads import Reader
 from chassis.store import Collection, Document, Index, Schema, Session, Store
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 AUDIT = "audit"
 SCHEMA: Schema = {AUDIT: (Index("changes.aggregate_id, _id"),)}
 Write = ReplaceOne[Document] | DeleteOne | UpdateOne
@@ -23,7 +24,7 @@ Write = ReplaceOne[Document] | DeleteOne | UpdateOne
 
 @dataclass
 class Work:
-    """Reads now, writes at the end: changes and events are collected and flushed as few bulk commands.
+    """Changes and events are collected and sent as few bulk commands: before the next read, and at the end.
 
     A record and its events are written by one call, so no state can change without its event. `version` is the
     number of the record's last event: rules raise it by one for every event they make.
@@ -46,7 +47,8 @@ class Work:
 
     @property
     def reader(self) -> Reader:
-        """Reads as of the transaction's snapshot; changes made in this work are seen by `get` only."""
+        """Reads as of the transaction's snapshot, with the changes made in this work: they are sent before."""
+        self._send()
         return Reader(self.store, self.session)
 
     def new_id(self) -> str:
@@ -105,20 +107,24 @@ class Work:
         self.write(timers.COLLECTION, timers.cancelled(kind, key))
 
     def flush(self) -> None:
-        """Sends changes, events and the audit entry, inside the transaction, as few bulk commands."""
-        for name, documents in self._inserts.items():
-            self.store[name].insert_many(documents, session=self.session)
-        for name, writes in self._certain.items():
-            done = self.store[name].bulk_write(writes, session=self.session)
-            if done.matched_count + done.deleted_count != len(writes):
-                raise Conflict("somebody else changed this at the same time", reason="VERSION_MISMATCH")
-        for name, counts in self._counts.items():
-            self._writes[name] += [_counted(key, one) for key, one in sorted(counts.items())]
-        for name, writes in self._writes.items():
-            self.store[name].bulk_write(writes, session=self.session)
+        """Sends what is left, the events and the audit entry, inside the transaction."""
+        self._send()
         if self.events:
             self.store[outbox.COLLECTION].insert_many(outbox.rows(self.events), session=self.session)
             self.store[AUDIT].insert_one(self._audit_entry(), session=self.session)
+
+    def _send(self) -> None:
+        """Sends the changes collected so far as few bulk commands."""
+        for name, documents in _taken(self._inserts):
+            self.store[name].insert_many(documents, session=self.session)
+        for name, writes in _taken(self._certain):
+            done = self.store[name].bulk_write(writes, session=self.session)
+            if done.matched_count + done.deleted_count != len(writes):
+                raise Conflict("somebody else changed this at the same time", reason="VERSION_MISMATCH")
+        for name, counts in _taken(self._counts):
+            self._writes[name] += [_counted(key, one) for key, one in sorted(counts.items())]
+        for name, writes in _taken(self._writes):
+            self.store[name].bulk_write(writes, session=self.session)
 
     def _audit_entry(self) -> Document:
         """Who changed what, when and how; no values, so that it may be kept when they must go."""
@@ -134,6 +140,13 @@ class Work:
             "traceparent": self.traceparent,
             "changes": changes,
         }
+
+
+def _taken(collected: dict[str, T]) -> list[tuple[str, T]]:
+    """What was collected, by collection; nothing is left of it."""
+    found = list(collected.items())
+    collected.clear()
+    return found
 
 
 def _counted(key: str, one: Document) -> UpdateOne:

@@ -25,7 +25,7 @@ from customer.store import FILES, IMPORTS
 
 BATCH_ROWS = 500
 BATCH_BYTES = 1024 * 1024
-BATCH_SECONDS = 30.0
+BATCH_SECONDS = 15.0
 IDLE_SECONDS = 0.3
 LOOKED_AT = 100  # records of a JSON Lines file whose keys are its columns
 

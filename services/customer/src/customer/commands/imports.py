@@ -104,11 +104,16 @@ def upload_import(
 
 
 def _pieces(first: Upload, rest: Iterable[Upload]) -> Iterator[bytes]:
-    yield first.content.data
+    piece = first.content.data
+    yield piece
     for request in rest:
         if request.import_id not in ("", first.import_id):
             raise invalid("import_id", "changed within the upload")
-        yield request.content.data
+        piece = request.content.data
+        yield piece
+    if piece:
+        # A stream that was broken off can look like one that came to its end; a piece without data is the end.
+        raise invalid("content", "broke off before its end")
 
 
 def _keep(store: Store, import_id: str, upload: str, pieces: Iterable[bytes], digest: Any) -> int:
