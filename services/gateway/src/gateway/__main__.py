@@ -3,17 +3,17 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from flask import Flask
-from gunicorn.app.base import BaseApplication
+from pymongo.errors import PyMongoError
 
 from chassis import config, contract, http, identity, log, store, trace
 from chassis.errors import Fault
 from chassis.store import Store
-from gateway import keys, policy
+from gateway import keys, policy, server
 from gateway.app import Door, create_app
 from gateway.callers import Callers, Issuer
 from gateway.quota import Quotas
@@ -22,35 +22,6 @@ from gateway.store import SCHEMA
 from gateway.upstreams import connect
 
 DATABASE = "gateway"
-
-
-class _Server(BaseApplication):  # type: ignore[misc]
-    """Gunicorn, told what to run in code instead of a configuration file."""
-
-    def __init__(self, settings: GatewaySettings, make: Callable[[], Flask]) -> None:
-        self._settings, self._make = settings, make
-        super().__init__()
-
-    def load_config(self) -> None:
-        chosen = {
-            "bind": f"0.0.0.0:{self._settings.port}",
-            "worker_class": "gthread",
-            "threads": self._settings.threads,
-            "timeout": 60,
-            "graceful_timeout": 25,
-            "keepalive": 15,
-            "limit_request_line": 8190,
-            "control_socket_disable": True,
-            "loglevel": "warning",
-            "worker_tmp_dir": "/dev/shm",
-            "proc_name": f"gateway-{self._settings.policy}",
-        }
-        for name, value in chosen.items():
-            self.cfg.set(name, value)
-
-    def load(self) -> Flask:
-        """Runs in the worker, after the fork: connections and channels are made here."""
-        return self._make()
 
 
 def make_app(settings: GatewaySettings, where: Any) -> Flask:
@@ -85,16 +56,28 @@ def _opened(settings: GatewaySettings) -> Store:
 def serve(settings: GatewaySettings, where: Any) -> None:
     """Serves until told to stop; wrong settings are listed and end the process with exit code 2."""
     _check(settings)
-    _Server(settings, lambda: make_app(settings, where)).run()
+    server.run(settings, lambda: make_app(settings, where))
 
 
 def _check(settings: GatewaySettings) -> None:
     checks: dict[str, Callable[[], object]] = {
         "IDENTITY_KEY": lambda: identity.load_signer(settings.identity_key),
-        "POLICY": lambda: policy.load_policy(settings.policy),
+        "POLICY": lambda: _check_policy(settings),
         "ACCESS_FILE": lambda: policy.load_roles(settings.access_file),
+        "OIDC_JWKS_URI": lambda: _check_issuer(settings),
     }
     config.check_or_exit(checks)
+
+
+def _check_policy(settings: GatewaySettings) -> None:
+    taken = policy.load_policy(settings.policy).concurrency
+    if settings.threads <= taken:
+        raise ValueError(f"a slow service may hold {taken} threads of {settings.threads}: THREADS must be more")
+
+
+def _check_issuer(settings: GatewaySettings) -> None:
+    if bool(settings.oidc_issuer) != bool(settings.oidc_jwks_uri):
+        raise ValueError("OIDC_ISSUER and OIDC_JWKS_URI are given both or neither")
 
 
 def migrate(settings: GatewaySettings) -> None:
@@ -104,6 +87,8 @@ def migrate(settings: GatewaySettings) -> None:
 
 def manage_keys(settings: GatewaySettings, given: argparse.Namespace) -> None:
     """Makes, replaces and disables keys; a new key is printed once, alone on its line."""
+    if given.action == "create":
+        _check_grant(settings, given)
     opened = _opened(settings)
     if given.action == "create":
         quota = json.loads(given.quota) if given.quota else None
@@ -113,6 +98,22 @@ def manage_keys(settings: GatewaySettings, given: argparse.Namespace) -> None:
     else:
         keys.disable(opened, given.client, disabled=given.action == "disable")
         print(f"{given.client} is {given.action}d")
+
+
+def _check_grant(settings: GatewaySettings, given: argparse.Namespace) -> None:
+    """Ends with exit code 2 where the grant makes no sense, listing everything that is wrong with it."""
+    config.check_or_exit(
+        {
+            "--role": lambda: _check_roles(given.role, policy.load_roles(settings.access_file)),
+            "--quota": lambda: given.quota and policy.Quota(**json.loads(given.quota)),
+        }
+    )
+
+
+def _check_roles(wanted: list[str], known: Collection[str]) -> None:
+    unknown = sorted(set(wanted) - set(known))
+    if unknown or not wanted:
+        raise ValueError(f"no such role: {', '.join(unknown) or '(none given)'}; there are {', '.join(sorted(known))}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -147,6 +148,9 @@ def main() -> None:
             migrate(settings)
         else:
             manage_keys(settings, given)
+    except PyMongoError as error:
+        print(store.unavailable(error).message, file=sys.stderr)
+        raise SystemExit(1) from None
     except Fault as fault:
         print(fault.message, file=sys.stderr)
         raise SystemExit(1) from None

@@ -57,9 +57,12 @@ def pruned(value: Any, tree: Tree) -> Any:
 
 
 def response(route: Route, request: Request, answer: Message, tree: Tree, location: str) -> Response:
-    """The whole response."""
+    """The whole response; 304 when the client has this version already."""
     shown: Any = getattr(answer, route.answer) if route.answer else answer
-    headers = {"ETag": f'"{shown.version}"'} if "version" in shown.DESCRIPTOR.fields_by_name else {}
+    tag = str(shown.version) if "version" in shown.DESCRIPTOR.fields_by_name else ""
+    headers = {"ETag": f'"{tag}"'} if tag else {}
+    if tag and request.method in ("GET", "HEAD") and request.if_none_match.contains_weak(tag):
+        return Response(status=304, headers=headers)
     if location:
         headers["Location"] = location
     body = orjson.dumps(pruned(codec.to_json(shown), tree))

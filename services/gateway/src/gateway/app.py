@@ -8,15 +8,16 @@ from time import monotonic, perf_counter
 from typing import Any
 
 from flask import Flask, Response, g, request
+from google.protobuf.message import Message
 from pymongo.errors import PyMongoError
 from werkzeug.exceptions import HTTPException
 
-from chassis import identity, log, metrics, trace
-from chassis.errors import DeadlineExceeded, Fault, Invalid, invalid
+from chassis import contract, identity, log, metrics, trace
+from chassis.errors import DeadlineExceeded, Fault, invalid
 from chassis.events import clock
 from chassis.identity import Caller
 from chassis.store import unavailable
-from gateway import answer, docs, openapi, parse, problems, streams
+from gateway import answer, body, docs, openapi, parse, problems, streams
 from gateway.callers import Callers
 from gateway.policy import Policy, Quota
 from gateway.quota import Quotas
@@ -26,7 +27,7 @@ from gateway.upstreams import Upstreams
 DEFAULT_SECONDS, MOST_SECONDS = 5.0, 10.0
 MARGIN_SECONDS = 0.05
 TOKEN_SECONDS = 20.0
-TIMEOUT = "Request-Timeout"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFETY = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -61,6 +62,8 @@ class Door:
 def create_app(door: Door) -> Flask:
     """The application of one gateway."""
     app = Flask("gateway", static_folder=None)
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.url_map.merge_slashes = False
     served = routes(door.policy.operations)
     reads = answer.reading_routes(served)
     for route in served:
@@ -86,20 +89,25 @@ def _handle_errors(app: Flask) -> None:
 def _begin() -> None:
     g.started = perf_counter()
     parent = request.headers.get("traceparent", "")
-    g.span = trace.span(f"{request.method} {request.url_rule}", parent=parent, kind=trace.SERVER)
+    g.span = trace.span(_what(), parent=parent, kind=trace.SERVER)
     g.span.__enter__()
 
 
+def _what() -> str:
+    """The operation in words of ours only: what a client invents must not become a label, a span or a log line."""
+    method = request.method if request.method in _METHODS else "OTHER"
+    return f"{method} {request.url_rule or 'unknown'}"
+
+
 def _finish(response: Response) -> Response:
-    rule = str(request.url_rule or "unknown")
     seconds = perf_counter() - g.started
-    metrics.HTTP_SECONDS.labels(f"{request.method} {rule}", str(response.status_code)).observe(seconds)
+    metrics.HTTP_SECONDS.labels(_what(), str(response.status_code)).observe(seconds)
     response.headers.update(_SAFETY)
     if standing := g.get("standing"):
         response.headers.update(standing.headers())
     response.headers["Trace-Id"] = trace.current_id()
     log.info(
-        "request", method=request.method, route=rule, status=response.status_code,
+        "request", route=_what(), status=response.status_code,
         milliseconds=round(seconds * 1000, 1), client=g.get("client", ""),
     )  # fmt: skip
     return response
@@ -111,27 +119,37 @@ def _end(_error: BaseException | None) -> None:
 
 
 def _view(door: Door, reads: Mapping[str, Route], route: Route, **variables: str) -> Response:
-    if not route.uploads:
-        request.max_content_length = parse.MOST_BYTES
     caller = _admitted(door, route)
     token, seconds = door.token(caller), _seconds()
-    try:
-        if route.uploads:
-            return _upload(door, route, variables, token)
-        message = parse.message_of(route, request, variables)
-        if route.downloads:
-            stream = door.upstreams.receive(route.operation, message, token=token, seconds=streams.STREAM_SECONDS)
-            return streams.download(stream)
-        tree = answer.selection(route.shown, request.args.getlist("fields"))
+    if route.uploads:
+        return _upload(door, route, variables, token)
+    message = parse.message_of(route, request, variables)
+    if route.downloads:
+        return _download(door, route, message, token)
+    tree = answer.selection(route.shown, request.args.getlist(parse.FIELDS))
+    with parse.as_sent(route):
         found = door.upstreams.call(route.operation, message, token=token, seconds=seconds())
-    except Invalid as error:
-        raise parse.as_sent(route, error) from error
     return answer.response(route, request, found, tree, answer.location(route, reads, found))
 
 
+def _download(door: Door, route: Route, message: Message, token: str) -> Response:
+    with parse.as_sent(route):
+        found = door.upstreams.receive(route.operation, message, token=token, seconds=streams.STREAM_SECONDS)
+        return streams.download(found)
+
+
 def _upload(door: Door, route: Route, variables: Mapping[str, str], token: str) -> Response:
-    pieces = streams.pieces(route, request, variables)
-    found = door.upstreams.send(route.operation, pieces, token=token, seconds=streams.STREAM_SECONDS)
+    body.refuse_encoding(request)
+    parse.refuse_query(request)
+    contract.validate(route.operation.request(**variables))
+    upload = streams.Upload(route, request, variables)
+    try:
+        with parse.as_sent(route):
+            found = door.upstreams.send(route.operation, iter(upload), token=token, seconds=streams.STREAM_SECONDS)
+    except Fault as fault:
+        raise upload.failure or fault from None
+    finally:
+        upload.close()
     return answer.response(route, request, found, {}, "")
 
 
@@ -140,19 +158,20 @@ def _admitted(door: Door, route: Route) -> Caller:
     caller, own = door.callers.of(request)
     g.client = caller.subject
     g.standing = door.quotas.spend(caller.subject, Quota(**own) if own else door.policy.quota)
+    g.standing.require()
     caller.require(route.operation.scope)
     return caller
 
 
 def _seconds() -> Any:
     """How much of the client's time is left for the next hop, asked when it is needed."""
-    text = request.headers.get(TIMEOUT, "")
+    text = request.headers.get(parse.TIMEOUT, "")
     try:
         wanted = float(text) if text else DEFAULT_SECONDS
     except ValueError:
-        raise invalid(TIMEOUT, "must be a number of seconds") from None
+        raise invalid(parse.TIMEOUT, "must be a number of seconds") from None
     if not 0 < wanted <= MOST_SECONDS:
-        raise invalid(TIMEOUT, f"must be more than 0 and at most {MOST_SECONDS:g} seconds")
+        raise invalid(parse.TIMEOUT, f"must be more than 0 and at most {MOST_SECONDS:g} seconds")
     ends = g.started + wanted - MARGIN_SECONDS
 
     def left() -> float:

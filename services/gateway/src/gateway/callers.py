@@ -19,9 +19,16 @@ from gateway.policy import Policy, Role, caller
 
 ALGORITHMS = ["RS256", "ES256", "EdDSA"]
 JWKS_SECONDS = 300
+JWKS_TIMEOUT_SECONDS = 3
+OUTAGE_SECONDS = 5.0
 KEY_SECONDS = 5.0
 KEY_HEADER = "X-Api-Key"
 LONGEST_TOKEN_SECONDS = 15 * 60
+
+
+@dataclass
+class _Outage:
+    until: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -32,15 +39,21 @@ class Issuer:
     audience: str
     jwks_uri: str
 
+    _outage: _Outage = field(default_factory=_Outage)
+
     @cached_property
     def _keys(self) -> jwt.PyJWKClient:
-        return jwt.PyJWKClient(self.jwks_uri, cache_keys=False, lifespan=JWKS_SECONDS, timeout=5)
+        return jwt.PyJWKClient(self.jwks_uri, lifespan=JWKS_SECONDS, timeout=JWKS_TIMEOUT_SECONDS)
 
     def verify(self, token: str) -> dict[str, Any]:
         """The token's claims; raises `Unauthenticated`, or `Unavailable` while the provider's keys cannot be read."""
         try:
-            key = self._keys.get_signing_key_from_jwt(token)
-            claims: dict[str, Any] = jwt.decode(
+            name = str(jwt.get_unverified_header(token)["kid"])
+        except (jwt.PyJWTError, KeyError, ValueError) as error:
+            raise _not_valid() from error
+        key = self._key(name)
+        try:
+            claims = jwt.decode(
                 token,
                 key,
                 algorithms=ALGORITHMS,
@@ -48,13 +61,32 @@ class Issuer:
                 issuer=self.issuer,
                 options={"require": ["exp", "iat", "sub"]},
             )
-        except jwt.PyJWKClientConnectionError as error:
-            raise Unavailable("the identity provider does not answer", retry_after=5) from error
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
-            raise Unauthenticated("this token is not valid", reason="BAD_TOKEN") from error
-        if claims["exp"] - claims["iat"] > LONGEST_TOKEN_SECONDS:
+            lifetime = int(claims["exp"]) - int(claims["iat"])
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
+            raise _not_valid() from error
+        if lifetime > LONGEST_TOKEN_SECONDS:
             raise Unauthenticated("this token lives longer than 15 minutes", reason="BAD_TOKEN")
         return claims
+
+    def _key(self, name: str) -> jwt.PyJWK:
+        # While the provider is down, only one request in some seconds waits to see whether it is back.
+        if self._outage.until > monotonic():
+            raise _no_answer()
+        try:
+            return self._keys.get_signing_key(name)
+        except (jwt.PyJWKClientConnectionError, jwt.PyJWKSetError, OSError, ValueError) as error:
+            self._outage.until = monotonic() + OUTAGE_SECONDS
+            raise _no_answer() from error
+        except jwt.PyJWTError as error:
+            raise _not_valid() from error
+
+
+def _not_valid() -> Unauthenticated:
+    return Unauthenticated("this token is not valid", reason="BAD_TOKEN")
+
+
+def _no_answer() -> Unavailable:
+    return Unavailable("the identity provider does not answer", retry_after=OUTAGE_SECONDS)
 
 
 @dataclass(frozen=True)

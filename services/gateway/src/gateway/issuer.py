@@ -60,6 +60,8 @@ def _token(settings: IssuerSettings, key: Ed25519PrivateKey) -> Response:
 def _asked_for(given: Any) -> tuple[str, list[str]]:
     try:
         subject, roles = given["subject"], given["roles"]
+        if not isinstance(roles, list):
+            raise TypeError
         return codec.scalars.string(subject), [codec.scalars.string(one) for one in roles]
     except (KeyError, TypeError, Mistake):
         raise errors.invalid("", 'the body must be {"subject": "…", "roles": ["…"]}') from None

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from pymongo.errors import DuplicateKeyError
+
 from chassis.errors import Conflict, NotFound, Unauthenticated
 from chassis.events import clock
 from chassis.store import Document, Store
@@ -31,9 +33,10 @@ def create(store: Store, client_id: str, *, kind: str, roles: list[str], quota: 
     """Registers a client and returns its first key, which is not stored and cannot be shown again."""
     key, entry = _new_key()
     document = {"_id": client_id, "kind": kind, "roles": roles, "disabled": False, "keys": [entry], "quota": quota}
-    if store[CLIENTS].find_one({"_id": client_id}) is not None:
-        raise Conflict(f"the client {client_id} exists: rotate its key instead", reason="ALREADY_EXISTS")
-    store[CLIENTS].insert_one(document)
+    try:
+        store[CLIENTS].insert_one(document)
+    except DuplicateKeyError:
+        raise Conflict(f"the client {client_id} exists: rotate its key instead", reason="ALREADY_EXISTS") from None
     return key
 
 

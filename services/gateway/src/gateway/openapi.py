@@ -114,7 +114,7 @@ def _parameters(route: Route) -> Iterator[Schema]:
         for name, one in route.fields.items():
             if name not in {*route.variables, *_HEADERS, route.body}:
                 yield _query(name, one)
-    if not route.uploads and not route.downloads:
+    if route.selects:
         yield _FIELDS
     if route.keyed:
         yield _KEY | {"required": route.method == "POST"}

@@ -1,24 +1,24 @@
 """An HTTP request as the message of its operation; every mistake in it is found before anything is called."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-import orjson
 from flask import Request
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from chassis import codec, contract
 from chassis.codec.scalars import Mistake, is_map, text_parser
 from chassis.errors import Fault, Invalid, Violation
+from gateway import body
 from gateway.routes import Route
 
-MOST_BYTES = 1024 * 1024
-KEY, MATCH = "Idempotency-Key", "If-Match"
-_RESERVED = ("fields",)
+KEY, MATCH, TIMEOUT = "Idempotency-Key", "If-Match", "Request-Timeout"
+HEADERS = (KEY, MATCH, TIMEOUT)
+FIELDS = "fields"
 _HEADERS = {"request_id": KEY, "version": MATCH}
 
 
@@ -35,7 +35,7 @@ def message_of(route: Route, request: Request, variables: Mapping[str, str]) -> 
     if route.body and not route.uploads:
         _read_body(route, request, message, found)
     for name, text in variables.items():
-        _assign(message, name.replace("__", "."), [text], found, where="path")
+        _assign(message, name.replace("__", "."), [text], found)
     _read_query(route, request, message, found)
     _read_headers(route, request, message, found)
     if found:
@@ -45,10 +45,17 @@ def message_of(route: Route, request: Request, variables: Mapping[str, str]) -> 
 
 
 def _validate(route: Route, message: Message) -> None:
-    try:
+    with as_sent(route):
         contract.validate(message)
+
+
+@contextmanager
+def as_sent(route: Route) -> Iterator[None]:
+    """Around what knows the message only: its violations get the paths the client knows."""
+    try:
+        yield
     except Invalid as error:
-        raise Invalid(Violation(_as_sent(route, one.field), one.reason) for one in error.violations) from None
+        raise Invalid(Violation(_as_sent(route, one.field), one.reason) for one in error.violations) from error
 
 
 def _as_sent(route: Route, path: str) -> str:
@@ -58,16 +65,11 @@ def _as_sent(route: Route, path: str) -> str:
     return path.removeprefix(f"{route.body}.") if route.body not in ("", "*") else path
 
 
-def as_sent(route: Route, error: Invalid) -> Invalid:
-    """A service's violations with the paths the client knows."""
-    return Invalid(Violation(_as_sent(route, one.field), one.reason) for one in error.violations)
-
-
 # --- body ------------------------------------------------------------------------------------------------------------
 
 
 def _read_body(route: Route, request: Request, message: Message, found: list[Violation]) -> None:
-    value = _json(request)
+    value = body.json_of(request)
     if not isinstance(value, dict):
         found.append(Violation("", "the body must be a JSON object"))
         return
@@ -77,17 +79,6 @@ def _read_body(route: Route, request: Request, message: Message, found: list[Vio
     if "update_mask" in route.fields and "update_mask" not in request.args:
         message.update_mask.paths.extend(_named(target, value))  # type: ignore[attr-defined]
     codec.merge_json(target, _without_nulls(target, value), "", found)
-
-
-def _json(request: Request) -> Any:
-    if request.mimetype != "application/json":
-        raise UnsupportedMediaType("the body must be application/json")
-    if (request.content_length or 0) > MOST_BYTES:
-        raise RequestEntityTooLarge
-    try:
-        return orjson.loads(request.get_data() or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise Invalid([Violation("", f"the body is not JSON: {error.msg} at character {error.pos}")]) from None
 
 
 def _refuse_bound(route: Route, value: dict[str, Any], found: list[Violation]) -> None:
@@ -128,22 +119,32 @@ def _kept(field: Any, item: Any) -> Any:
 def _read_query(route: Route, request: Request, message: Message, found: list[Violation]) -> None:
     bound = {*route.variables, *_HEADERS, route.body}
     for name, texts in request.args.lists():
-        if name in _RESERVED:
+        if name == FIELDS and route.selects:
             continue
         if route.body == "*" or name in bound or name not in route.fields:
-            found.append(Violation(name[:100], "is not a parameter of this operation"))
+            found.append(_unknown(name))
         else:
-            _assign(message, name, texts, found, where="query")
+            _assign(message, name, texts, found)
 
 
-def _assign(message: Message, path: str, texts: list[str], found: list[Violation], *, where: str) -> None:
+def refuse_query(request: Request) -> None:
+    """Raises `Invalid` for any query parameter, where an operation takes none."""
+    if request.args:
+        raise Invalid(_unknown(name) for name in request.args)
+
+
+def _unknown(name: str) -> Violation:
+    return Violation(name[:100], "is not a parameter of this operation")
+
+
+def _assign(message: Message, path: str, texts: list[str], found: list[Violation]) -> None:
     *parents, name = path.split(".")
-    target: Any = message
-    for parent in parents:
-        target = getattr(target, parent)
+    target: Any = contract.read(message, ".".join(parents)) if parents else message
     field = target.DESCRIPTOR.fields_by_name[name]
     if not field.is_repeated and len(texts) > 1:
         found.append(Violation(path, "is given more than once"))
+    elif any("\0" in text for text in texts):
+        found.append(Violation(path, "holds a NUL character"))
     elif field.message_type is not None:
         codec.merge_json(getattr(target, name), texts[0], path, found)
     else:

@@ -9,9 +9,10 @@ from werkzeug.exceptions import HTTPException
 
 from chassis import errors, log, trace
 from chassis.errors import Fault, Violation
-from gateway.parse import KEY, MATCH, PreconditionRequired
+from gateway.parse import HEADERS, PreconditionRequired
 
 TYPE = "urn:guanxi:problem:"
+MOST_ERRORS = 100  # a body of a megabyte can hold more mistakes than anybody reads
 _STATUS: dict[type[Fault], int] = {
     errors.Invalid: 400,
     errors.Unauthenticated: 401,
@@ -37,7 +38,7 @@ def of_fault(fault: Fault) -> Response:
     """A fault as a response."""
     detail = fault.message if not fault.violations else "Some fields of the request cannot be accepted."
     response = problem(status_of(fault), reason=fault.reason, detail=detail, violations=fault.violations)
-    if fault.retry_after:
+    if fault.retry_after or isinstance(fault, errors.Unavailable):
         response.headers["Retry-After"] = str(max(1, round(fault.retry_after)))
     if isinstance(fault, errors.Unauthenticated):
         response.headers["WWW-Authenticate"] = 'Bearer realm="guanxi"'
@@ -71,19 +72,21 @@ def problem(status: int, *, reason: str, detail: str, violations: tuple[Violatio
         "trace_id": trace.current_id(),
     }
     if violations:
-        body["errors"] = [_entry(one) for one in violations]
+        body["errors"] = [_entry(one) for one in violations[:MOST_ERRORS]]
     return Response(orjson.dumps(body), status, content_type="application/problem+json")
 
 
 def _entry(violation: Violation) -> dict[str, str]:
     entry = {"field": violation.field, "reason": violation.reason}
-    if violation.field in (KEY, MATCH):
+    if violation.field in HEADERS:
         return entry | {"in": "header"}
     if violation.field in request.args:
         return entry | {"in": "query"}
     if violation.field in (name.replace("__", ".") for name in request.view_args or {}):
         return entry | {"in": "path"}
-    return entry | {"in": "body", "pointer": pointer(violation.field)} if request.method != "GET" else entry
+    if request.method in ("GET", "HEAD"):
+        return entry
+    return entry | {"in": "body", "pointer": pointer(violation.field)}
 
 
 def pointer(field: str) -> str:

@@ -1,6 +1,6 @@
 """Quotas a client shares over all gateway replicas: each takes a slice of the window and gives it out from memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Lock
 from time import time
@@ -13,22 +13,28 @@ from gateway.policy import Quota
 from gateway.store import QUOTAS
 
 SLICES = 20
+MOST_SHARES = 10_000
 
 
 @dataclass
 class _Share:
-    window: int
+    lock: Lock = field(default_factory=Lock)
+    window: int = -1
     left: int = 0
     spent: bool = False
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a client stands: how many requests are certainly left, and the seconds until the window ends."""
+    """Where a client stands: how many requests are certainly left, and the seconds until the window ends.
+
+    `refused`: this request was one too many.
+    """
 
     quota: Quota
     left: int
     resets: int
+    refused: bool = False
 
     def headers(self) -> dict[str, str]:
         """RateLimit header fields (draft-ietf-httpapi-ratelimit-headers-10)."""
@@ -36,6 +42,11 @@ class Standing:
             "RateLimit-Policy": f'"default";q={self.quota.requests};w={self.quota.seconds}',
             "RateLimit": f'"default";r={self.left};t={self.resets}',
         }
+
+    def require(self) -> None:
+        """Raises `Exhausted` when the request was one too many."""
+        if self.refused:
+            raise Exhausted("the quota of this client is used up", reason="QUOTA_EXHAUSTED", retry_after=self.resets)
 
 
 class Quotas:
@@ -47,20 +58,26 @@ class Quotas:
         self._lock = Lock()
 
     def spend(self, client: str, quota: Quota) -> Standing:
-        """Takes one request from the client's quota; raises `Exhausted` when nothing is left of it."""
-        now = time()
-        window = int(now // quota.seconds)
-        resets = max(1, int((window + 1) * quota.seconds - now))
-        with self._lock:
-            share = self._shares.get(client)
-            if share is None or share.window != window:
-                share = self._shares[client] = _Share(window)
+        """Takes one request from the client's quota, if one is left of it."""
+        share = self._share(client)
+        with share.lock:  # of this client alone: nobody waits while another's slice is fetched
+            now = time()
+            window = int(now // quota.seconds)
+            resets = max(1, int((window + 1) * quota.seconds - now))
+            if share.window != window:
+                share.window, share.left, share.spent = window, 0, False
             if share.left == 0 and not share.spent:
                 self._refill(client, share, quota)
             if share.left == 0:
-                raise Exhausted("the quota of this client is used up", reason="QUOTA_EXHAUSTED", retry_after=resets)
+                return Standing(quota, 0, resets, refused=True)
             share.left -= 1
             return Standing(quota, share.left, resets)
+
+    def _share(self, client: str) -> _Share:
+        with self._lock:
+            if len(self._shares) > MOST_SHARES:
+                self._shares.clear()
+            return self._shares.setdefault(client, _Share())
 
     def _refill(self, client: str, share: _Share, quota: Quota) -> None:
         for size in (max(1, quota.requests // SLICES), 1):

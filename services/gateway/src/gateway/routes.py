@@ -70,6 +70,11 @@ class Route:
         return self.operation.method.server_streaming
 
     @property
+    def selects(self) -> bool:
+        """Whether the client may ask for some fields of the answer only."""
+        return not self.uploads and not self.downloads
+
+    @property
     def shown(self) -> Descriptor:
         """The message type of the response body."""
         response: Any = self.operation.response.DESCRIPTOR

@@ -130,7 +130,8 @@ def _described(schema: Schema, full_name: str) -> Schema:
 @cache
 def comments() -> dict[str, str]:
     """What the contracts' comments say of each message, field, service and operation, by full name."""
-    path = Path(next(iter(crm.__path__))).parent / "contracts.binpb"
+    # A package without `__init__` may lie in several places; the descriptors are beside the generated one.
+    path = next(one for part in crm.__path__ if (one := Path(part).parent / "contracts.binpb").exists())
     found: dict[str, str] = {}
     for file in descriptor_pb2.FileDescriptorSet.FromString(path.read_bytes()).file:
         for location in file.source_code_info.location:

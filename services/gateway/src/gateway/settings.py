@@ -9,8 +9,8 @@ from chassis import contract
 class GatewaySettings:
     """`policy` is a shipped name or a file; `access_file` replaces the shipped roles.
 
-    `oidc_issuer` with its `oidc_jwks_uri` lets our people in; without them only keys are taken. Ports are TCP ports
-    on all interfaces.
+    `oidc_issuer` with its `oidc_jwks_uri` lets our people in; without them only keys are taken. `threads` must be more
+    than the policy's `concurrency`, which is what one slow service may hold. Ports are TCP ports on all interfaces.
     """
 
     mongodb_uri: str
@@ -19,7 +19,7 @@ class GatewaySettings:
     access_file: str = ""
     port: int = 8080
     http_port: int = 9090
-    threads: int = 8
+    threads: int = 32
     oidc_issuer: str = ""
     oidc_audience: str = "guanxi"
     oidc_jwks_uri: str = ""

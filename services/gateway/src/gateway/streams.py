@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
+from threading import Lock
 from typing import Any
 
 from flask import Request, Response
 from google.protobuf.message import Message
+from werkzeug.exceptions import ClientDisconnected
 
 from gateway.routes import Route
 
@@ -13,19 +15,53 @@ PIECE_BYTES = 256 * 1024
 STREAM_SECONDS = 3600.0
 
 
-def pieces(route: Route, request: Request, variables: Mapping[str, str]) -> Iterator[Message]:
-    """The request body as a stream of the operation's messages, each with the path's fields; at least one."""
-    yield _piece(route, request, variables, request.stream.read(PIECE_BYTES))
-    while data := request.stream.read(PIECE_BYTES):
-        yield _piece(route, request, variables, data)
+class Upload:
+    """A request body as a stream of the operation's messages, each with the path's fields.
 
+    A message without data ends it: to a service, a stream that was broken off can look like one that came to its
+    end. The call reads it in a thread of its own; `failure` is what went wrong there.
+    """
 
-def _piece(route: Route, request: Request, variables: Mapping[str, str], data: bytes) -> Message:
-    message: Any = route.operation.request(**variables)
-    body = getattr(message, route.body)
-    body.content_type, body.data = request.mimetype, data
-    found: Message = message
-    return found
+    def __init__(self, route: Route, request: Request, variables: Mapping[str, str]) -> None:
+        self._route, self._variables = route, variables
+        self._stream, self._kind, self._length = request.stream, request.mimetype, request.content_length
+        self._reading, self._closed = Lock(), False
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[Message]:
+        try:
+            yield from self._messages()
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _messages(self) -> Iterator[Message]:
+        taken = 0
+        while data := self._read():
+            taken += len(data)
+            yield self._message(data)
+        if self._closed:
+            return  # the call is over, and nobody listens
+        if self._length not in (None, taken):
+            # A server may end the body as if it were whole; half a file must not be taken for one.
+            raise ClientDisconnected
+        yield self._message(b"")
+
+    def _read(self) -> bytes:
+        with self._reading:
+            return b"" if self._closed else self._stream.read(PIECE_BYTES)
+
+    def _message(self, data: bytes) -> Message:
+        message: Any = self._route.operation.request(**self._variables)
+        content = getattr(message, self._route.body)
+        content.content_type, content.data = self._kind, data
+        found: Message = message
+        return found
+
+    def close(self) -> None:
+        """Waits until nobody reads and lets nobody read any more: what is left of the body is the server's."""
+        with self._reading:
+            self._closed = True
 
 
 def download(answers: Iterable[Any]) -> Response:

@@ -8,32 +8,43 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from chassis import metrics, rpc
+from chassis import log, metrics, rpc
 from chassis.contract import Operation
-from chassis.errors import Exhausted, Unavailable
+from chassis.errors import Exhausted, Fault, Unauthenticated, Unavailable
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """One service: how to call it and how many calls may be under way at once."""
+    """One service: how to call it and how many calls may be under way at once.
+
+    Files, which may take an hour, have places of their own, so that they do not take those of everybody else.
+    """
 
     name: str
     stub: rpc.Stub
     slots: BoundedSemaphore
+    streams: BoundedSemaphore
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
+    def slot(self, slots: BoundedSemaphore) -> Iterator[None]:
         """Holds a place among the calls under way; raises `Unavailable` at once when all are taken."""
-        if not self.slots.acquire(blocking=False):
+        if not slots.acquire(blocking=False):
             metrics.HTTP_REFUSED.labels("upstream_busy").inc()
-            raise Unavailable(f"the {self.name} service is busy", reason="BUSY", retry_after=1)
+            raise self._busy()
         try:
             yield
         except Exhausted as error:
             # The service sheds load; the client's own quota is not what is used up.
-            raise Unavailable(f"the {self.name} service is busy", reason="BUSY", retry_after=1) from error
+            raise self._busy() from error
+        except Unauthenticated as error:
+            # Of this gateway's own token: the client's credentials are good and must not look as if they were not.
+            log.error("a service refuses the caller token of this gateway", upstream=self.name, reason=error.reason)
+            raise Fault(f"the {self.name} service does not trust this gateway", reason="NOT_TRUSTED") from error
         finally:
-            self.slots.release()
+            slots.release()
+
+    def _busy(self) -> Unavailable:
+        return Unavailable(f"the {self.name} service is busy", reason="BUSY", retry_after=1)
 
 
 @dataclass(frozen=True)
@@ -45,27 +56,27 @@ class Upstreams:
     def call(self, one: Operation, request: Message, *, token: str, seconds: float) -> Any:
         """The answer to one request; raises a `Fault`."""
         upstream = self.by_name[one.upstream]
-        with upstream.slot():
+        with upstream.slot(upstream.slots):
             return upstream.stub.call(one, request, token=token, seconds=seconds)
 
     def send(self, one: Operation, requests: Iterator[Message], *, token: str, seconds: float) -> Any:
         """The answer to a stream of requests."""
         upstream = self.by_name[one.upstream]
-        with upstream.slot():
+        with upstream.slot(upstream.streams):
             return upstream.stub.send(one, requests, token=token, seconds=seconds)
 
     def receive(self, one: Operation, request: Message, *, token: str, seconds: float) -> Iterator[Any]:
         """A stream of answers; the place is held until the stream ends."""
         upstream = self.by_name[one.upstream]
-        with upstream.slot():
+        with upstream.slot(upstream.streams):
             yield from upstream.stub.receive(one, request, token=token, seconds=seconds)
 
 
 def connect(addresses: Mapping[str, str], *, concurrency: int) -> Upstreams:
-    """Channels to every service; call it after any fork."""
-    return Upstreams(
-        {
-            name: Upstream(name, rpc.Stub(rpc.channel(address)), BoundedSemaphore(concurrency))
-            for name, address in addresses.items()
-        }
-    )
+    """Channels to every service; call it after any fork. A quarter of the places is there for files besides."""
+    return Upstreams({name: _upstream(name, address, concurrency) for name, address in addresses.items()})
+
+
+def _upstream(name: str, address: str, concurrency: int) -> Upstream:
+    stub = rpc.Stub(rpc.channel(address))
+    return Upstream(name, stub, BoundedSemaphore(concurrency), BoundedSemaphore(max(1, concurrency // 4)))

@@ -1,0 +1,189 @@
+"""The command line: keys, bad settings, and a server that keeps what it hears to itself."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+import onebox
+from chassis import store, testing
+from chassis.errors import Unauthenticated
+from chassis.events import clock
+from gateway import keys
+from gateway.store import CLIENTS, SCHEMA
+
+CANARY = "13912345678"
+SHOP, TYPO, PROD = (f"{name}-{uuid4().hex[:8]}" for name in ("shop", "typo", "prod"))
+
+
+@pytest.fixture(scope="module")
+def settings(stack, mongodb_uri: str) -> dict[str, str]:
+    """What a gateway needs to start, with its database as it is in a real installation."""
+    opened = store.connect(mongodb_uri, "gateway", schema=SCHEMA)
+    store.migrate(opened, SCHEMA)
+    opened.close()
+    return {"MONGODB_URI": mongodb_uri, "IDENTITY_KEY": stack.private_key}
+
+
+def gateway(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **settings}
+    command = [sys.executable, "-m", "gateway", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_key_is_made_replaced_and_disabled(settings: dict[str, str], mongodb_uri: str) -> None:
+    made = gateway(
+        "keys", "create", SHOP, "--role", "web", "--role", "app", "--quota", '{"requests": 9, "seconds": 1}', **settings
+    )
+    assert made.returncode == 0, made.stderr
+    opened = store.connect(mongodb_uri, "gateway", schema=SCHEMA)
+    client = keys.authenticate(opened, made.stdout.strip(), clock())
+    assert (client.client_id, client.roles, client.quota) == (SHOP, ("web", "app"), {"requests": 9, "seconds": 1})
+    rotated = gateway("keys", "rotate", SHOP, **settings)
+    assert keys.authenticate(opened, rotated.stdout.strip(), clock()).client_id == SHOP
+    assert gateway("keys", "disable", SHOP, **settings).stdout == f"{SHOP} is disabled\n"
+    with pytest.raises(Unauthenticated):
+        keys.authenticate(opened, rotated.stdout.strip(), clock())
+    again = gateway("keys", "create", SHOP, "--role", "web", **settings)
+    assert (again.returncode, again.stderr.strip()) == (1, f"the client {SHOP} exists: rotate its key instead")
+    opened.close()
+
+
+def test_a_key_for_a_role_that_is_not_there_is_refused(settings: dict[str, str], mongodb_uri: str) -> None:
+    refused = gateway(
+        "keys", "create", TYPO, "--role", "webb", "--role", "rot", "--quota", '{"requests": 0}', **settings
+    )
+    assert refused.returncode == 2
+    assert "no such role: rot, webb" in refused.stderr
+    assert "--quota" in refused.stderr
+    assert gateway("keys", "create", TYPO, **settings).returncode == 2
+    opened = store.connect(mongodb_uri, "gateway", schema=SCHEMA)
+    assert opened[CLIENTS].find_one({"_id": TYPO}) is None
+    opened.close()
+
+
+def test_an_unknown_client_cannot_be_rotated_or_disabled(settings: dict[str, str]) -> None:
+    for action in ("rotate", "disable", "enable"):
+        answer = gateway("keys", action, "nobody", **settings)
+        assert (answer.returncode, answer.stderr.strip()) == (1, "there is no client 'nobody'")
+
+
+def test_bad_settings_are_all_listed_at_once() -> None:
+    missing = gateway("serve", PORT="eighty", HTTP_PORT="x")
+    assert missing.returncode == 2
+    for words in ("MONGODB_URI (or MONGODB_URI_FILE) is required", "PORT must be a whole number", "HTTP_PORT must be"):
+        assert words in missing.stderr
+    wrong = gateway("serve", MONGODB_URI="mongodb://x", IDENTITY_KEY="{}", POLICY="secret", ACCESS_FILE="/nowhere",
+                    THREADS="4", OIDC_ISSUER="https://id.example")  # fmt: skip
+    assert wrong.returncode == 2
+    named = set(re.findall(r"^  (\w+) cannot be used", wrong.stderr, flags=re.MULTILINE))
+    assert named == {"IDENTITY_KEY", "POLICY", "ACCESS_FILE", "OIDC_JWKS_URI"}
+
+
+def test_threads_must_outnumber_the_places_of_one_service(settings: dict[str, str]) -> None:
+    answer = gateway("serve", THREADS="24", **settings)
+    assert (answer.returncode, "24 threads of 24" in answer.stderr) == (2, True)
+
+
+@pytest.fixture(scope="module")
+def probe() -> int:
+    """The port of the operator's door of that process."""
+    return testing.free_port()
+
+
+@pytest.fixture(scope="module")
+def running(stack, settings: dict[str, str], mongodb_uri: str, probe: int, tmp_path_factory) -> Any:
+    """A gateway process as it runs in production: its URL, a client with a key, and its log."""
+    port = testing.free_port()
+    opened = store.connect(mongodb_uri, "gateway", schema=SCHEMA)
+    key = keys.create(opened, PROD, kind="channel", roles=["administrator"])
+    opened.close()
+    given = {**settings, "PORT": str(port), "HTTP_PORT": str(probe)}
+    given |= {f"{name.upper()}_ADDRESS": address for name, address in stack.addresses.items()}
+    directory = tmp_path_factory.mktemp("gateway")
+    process = onebox.start_service("gateway", module="gateway", role="serve", settings=given, directory=directory,
+                                   ready_url=f"http://127.0.0.1:{probe}/readyz")  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    yield url, httpx.Client(base_url=url, headers={"X-Api-Key": key}, trust_env=False), Path(process.log)
+    process.stop()
+
+
+def raw(url: str, text: bytes) -> bytes:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(text)
+        return connection.recv(65536)
+
+
+def test_no_part_of_a_request_reaches_log_or_metrics(running, probe: int) -> None:
+    url, client, log = running
+    assert client.get("/v1/customers:search", params={"query": CANARY}).status_code == 200
+    client.get(f"/v1/customers/{CANARY}")
+    client.get(f"/{CANARY}")
+    client.request(f"X{CANARY}", "/v1/customers")
+    client.post("/v1/customers", json={CANARY: CANARY}, headers={"Idempotency-Key": f"{CANARY}-key"})
+    client.get("/v1/customers", headers={"Request-Timeout": CANARY, "traceparent": CANARY})
+    for line in (f"GET /v1/customers:search?query={CANARY} and more HTTP/1.1", f"{CANARY}", f"GET / HTTP/{CANARY}"):
+        assert raw(url, f"{line}\r\nHost: x\r\n\r\n".encode()).startswith(b"HTTP/1.1 400")
+    raw(url, f"GET /v1/customers HTTP/1.1\r\nHost: x\r\n{CANARY} : x\r\n\r\n".encode())
+    written = log.read_text()
+    assert CANARY not in written
+    assert '"route":"GET /v1/customers:search"' in written
+    assert '"message":"http server"' in written
+    measured = httpx.get(f"http://127.0.0.1:{probe}/metrics", trust_env=False).text
+    assert CANARY not in measured
+    assert 'route="OTHER unknown"' in measured
+    assert all(json.loads(line)["service"] == "gateway" for line in written.splitlines() if line.startswith("{"))
+
+
+def test_the_server_of_production_keeps_the_same_limits(running) -> None:
+    url, client, _ = running
+    headers = {**client.headers, "Content-Type": "application/json", "Idempotency-Key": "12345678"}
+    huge = [b'{"kind": "' + b"x" * 600_000, b"x" * 600_000 + b'"}']
+    for body in (b"".join(huge), iter(huge)):
+        assert httpx.post(f"{url}/v1/customers", content=body, headers=headers, trust_env=False).status_code == 413
+    assert client.get("/v1/customers").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("framing", "part"),
+    [("Content-Length: 900000", b"name\n" + b"x" * 300_000), ("Transfer-Encoding: chunked", b"5\r\nname\n\r\n"),
+     ("Transfer-Encoding: chunked", b"5\r\nname\n\r\nzz\r\n"), ("Transfer-Encoding: chunked", b"5\r\nna")],
+)  # fmt: skip
+def test_half_a_file_starts_no_import(running, framing: str, part: bytes) -> None:
+    url, client, _ = running
+    made = client.post("/v1/customer-imports", json={"format": "CSV"}, headers={"Idempotency-Key": str(uuid4())})
+    path = made.headers["Location"]
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        head = f"PUT {path}/file HTTP/1.1\r\nHost: x\r\nX-Api-Key: {client.headers['X-Api-Key']}\r\n{framing}\r\n\r\n"
+        connection.sendall(head.encode() + part)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(65536)
+    assert not answer.startswith(b"HTTP/1.1 2")
+    assert client.get(path).json()["status"] == "CREATED"
+    whole = client.put(f"{path}/file", content=b"name,phone\nWang Fang,13800138000\n")
+    assert (whole.status_code, whole.json()["status"]) == (200, "RUNNING")
+
+
+@pytest.mark.slow
+def test_clients_that_stall_do_not_keep_the_threads(running) -> None:
+    url, client, _ = running
+    host, port = url.removeprefix("http://").split(":")
+    key = client.headers["X-Api-Key"]
+    body = f"POST /v1/customers HTTP/1.1\r\nHost: x\r\nX-Api-Key: {key}\r\nContent-Type: application/json\r\n"
+    starts = ["GET /v1/cust", body, f"{body}Idempotency-Key: 12345678\r\nContent-Length: 100\r\n\r\n{{"]
+    stalled = [socket.create_connection((host, int(port))) for _ in range(34)]
+    for index, connection in enumerate(stalled):
+        connection.sendall(starts[index % 3].encode())
+    assert httpx.get(f"{url}/openapi.json", timeout=40, trust_env=False).status_code == 200
+    for connection in stalled:
+        connection.close()
