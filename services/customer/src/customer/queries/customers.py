@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from crm.customer.v1 import customer_pb2
 
 from chassis import codec
-from chassis.reads import Reader, between
+from chassis.reads import Reader, beginning
 from chassis.store import Document
 from customer.commands.customers import definitions
 from customer.rules import identifiers, terms
@@ -41,10 +41,9 @@ def search_customers(
     searchable = [one.key for one in definitions(reader).values() if one.searchable]
     found: dict[str, tuple[terms.Lookup, Document]] = {}
     for tier in terms.tiers(request.query, region=region, attributes=searchable):
-        for lookup in tier:
+        for lookup in _steps(tier, archived=request.include_archived):
             # One more than can be shown tells whether there are more.
-            enough = wanted + 1 + len(found)
-            for document in _candidates(reader, lookup, archived=request.include_archived, enough=enough):
+            for document in _candidates(reader, lookup, enough=wanted + 1 + len(found)):
                 found.setdefault(document["_id"], (lookup, document))
             if len(found) > wanted:
                 break
@@ -56,13 +55,19 @@ def search_customers(
     return response
 
 
-def _candidates(reader: Reader, lookup: terms.Lookup, *, archived: bool, enough: int) -> Iterator[Document]:
-    """Customers that a step finds; a beginning may find candidates that are none (see `between`)."""
-    where: Document = {} if archived else {"status": "ACTIVE"}
+def _steps(tier: list[terms.Lookup], *, archived: bool) -> Iterator[terms.Lookup]:
+    for lookup in tier:
+        yield lookup
+        if archived:
+            yield terms.archived(lookup)
+
+
+def _candidates(reader: Reader, lookup: terms.Lookup, *, enough: int) -> Iterator[Document]:
+    """Customers that a step finds; a beginning may find candidates that are none (see `beginning`)."""
     if lookup.exact:
-        where["_terms"] = {"$in": list(lookup.exact)}
+        where: Document = {"_terms": {"$in": list(lookup.exact)}}
     else:
-        where["$and"] = [{"_terms": between(reader.store, *terms.prefix_range(one))} for one in lookup.prefixes]
+        where = beginning(reader.store, "_terms", lookup.prefixes)
     for document in reader.documents(CUSTOMERS, where, limit=enough if lookup.exact else CANDIDATES):
         if terms.matches(document["_terms"], lookup):
             yield document

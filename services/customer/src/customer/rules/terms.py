@@ -17,7 +17,8 @@ _LONGEST_NAME = 80
 _MOST_ROTATIONS = 4
 _MOST_SUFFIXES = 20
 _MOST_SUMMARY_TERMS = 400
-_LAST = "\U0010ffff"
+# In front of every term of an archived customer, so that a search need not look at them to leave them out.
+_ARCHIVED = "x"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def index_terms(customer: customer_pb2.Customer, *, searchable: Iterable[str]) -
         found += _attribute_terms(key, customer.attributes[key])
     for name in customer.names:
         found += _name_terms(name)
-    return list(dict.fromkeys(found))
+    mark = _ARCHIVED if customer.status == customer_pb2.CUSTOMER_STATUS_ARCHIVED else ""
+    return [f"{mark}{one}" for one in dict.fromkeys(found)]
 
 
 def _attribute_terms(key: str, value: Any) -> list[str]:
@@ -168,9 +170,10 @@ def _by_words(words: list[str]) -> list[Lookup]:
     return [Lookup(customer_pb2.MATCH_ANY_WORD, prefixes=tuple(prefixes))] if prefixes else []
 
 
-def prefix_range(prefix: str) -> tuple[str, str]:
-    """From the prefix to beyond everything that begins with it."""
-    return prefix, prefix + _LAST
+def archived(lookup: Lookup) -> Lookup:
+    """The same step among archived customers."""
+    exact, prefixes = (tuple(f"{_ARCHIVED}{one}" for one in found) for found in (lookup.exact, lookup.prefixes))
+    return Lookup(lookup.match, exact, prefixes)
 
 
 def matches(terms: Iterable[str], lookup: Lookup) -> bool:

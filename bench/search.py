@@ -1,0 +1,120 @@
+"""How long a search takes in the customer service: `python -m bench.search 1000000`.
+
+Loads believable customers straight into a store of its own, then asks the service's own query for them by everything
+they may say. The yardstick is a plain indexed `find_one` by customer number on the same store.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+from crm.customer.v1 import customer_pb2
+
+import onebox
+from chassis import testing
+from chassis.events import clock, uuid7
+from chassis.reads import Reader
+from chassis.store import Store
+from customer.queries import customers as directory
+from customer.rules import identifiers
+from customer.rules.customers import normalize
+from customer.store import CUSTOMERS, SCHEMA
+from simulator.people import Person, crowd
+
+BATCH = 2000
+ASKED = 200
+
+
+def main() -> None:
+    """Loads, asks and prints one JSON line."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    with tempfile.TemporaryDirectory(prefix="guanxi-bench-") as directory:
+        server = onebox.start_store(Path(directory))
+        with testing.opened(server.uri, SCHEMA) as store:
+            sample = _load(store, count)
+            print(json.dumps({"customers": count, "store": store.dialect, "milliseconds": _ask(store, sample)}))
+        server.stop()
+
+
+def _load(store: Store, count: int) -> list[Person]:
+    random, sample, started = Random(7), [], time.monotonic()
+    for start, batch in enumerate(_batches(crowd(1, count))):
+        documents = [CUSTOMERS.document(_customer(person, start * BATCH + at)) for at, person in enumerate(batch)]
+        store[CUSTOMERS.name].insert_many(documents, ordered=False)
+        sample += [one for one in batch if random.random() < ASKED / count]
+        if start % 20 == 19:
+            print(f"{(start + 1) * BATCH:,} after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    return sample
+
+
+def _batches(people: Iterator[Person]) -> Iterator[list[Person]]:
+    batch: list[Person] = []
+    for person in people:
+        batch.append(person)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _customer(person: Person, serial: int) -> customer_pb2.Customer:
+    customer = customer_pb2.Customer(
+        customer_id=uuid7(clock()),
+        customer_number=identifiers.customer_number(serial),
+        version=1,
+        kind=f"CUSTOMER_KIND_{person.kind}",  # type: ignore[arg-type]
+        status="CUSTOMER_STATUS_ACTIVE",  # type: ignore[arg-type]
+        names=[customer_pb2.Name(full=person.as_written("name"))],
+        phones=[customer_pb2.Phone(number=person.phone)],
+        emails=[customer_pb2.Email(address=person.email)],
+        service_numbers=[person.reference],
+    )
+    if person.document:
+        customer.documents.add(kind="DOCUMENT_KIND_NATIONAL_ID", number=person.document)  # type: ignore[arg-type]
+    normalize(customer, now=clock(), region="CN")
+    return customer
+
+
+def _ask(store: Store, sample: list[Person]) -> dict[str, dict[str, float]]:
+    sayings: dict[str, Callable[[Person], str]] = {
+        "phone": lambda one: one.phone,
+        "e-mail": lambda one: one.email,
+        "document": lambda one: one.document or one.reference,
+        "service number": lambda one: one.reference,
+        "full name": lambda one: one.name,
+        "two characters": lambda one: one.name[:2],
+    }
+    found = {
+        what: _timed(lambda query: _search(store, query), [say(one) for one in sample]) for what, say in sayings.items()
+    }
+    numbers = [one["customer_number"] for one in store[CUSTOMERS.name].find({}, {"customer_number": 1}).limit(ASKED)]
+    found["customer number"] = _timed(lambda query: _search(store, query), numbers)
+    found["yardstick"] = _timed(lambda query: store[CUSTOMERS.name].find_one({"customer_number": query}), numbers)
+    return found
+
+
+def _search(store: Store, query: str) -> object:
+    return directory.search_customers(Reader(store), customer_pb2.SearchCustomersRequest(query=query), region="CN")
+
+
+def _timed(run: Callable[[str], object], queries: list[str]) -> dict[str, float]:
+    times = []
+    ends = time.monotonic() + 60
+    for query in queries:
+        started = time.perf_counter()
+        run(query)
+        times.append((time.perf_counter() - started) * 1000)
+        if time.monotonic() > ends:
+            break
+    cuts = statistics.quantiles(times, n=100)
+    return {"p50": round(cuts[49], 1), "p95": round(cuts[94], 1), "asked": len(times)}
+
+
+if __name__ == "__main__":
+    main()
