@@ -16,10 +16,9 @@ from random import Random
 from crm.customer.v1 import customer_pb2
 
 import onebox
-from chassis import testing
 from chassis.events import clock, uuid7
 from chassis.reads import Reader
-from chassis.store import Store
+from chassis.store import Store, connect, migrate
 from customer.queries import customers as directory
 from customer.rules import identifiers
 from customer.rules.customers import normalize
@@ -35,9 +34,10 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     with tempfile.TemporaryDirectory(prefix="guanxi-bench-") as directory:
         server = onebox.start_store(Path(directory))
-        with testing.opened(server.uri, SCHEMA) as store:
-            sample = _load(store, count)
-            print(json.dumps({"customers": count, "store": store.dialect, "milliseconds": _ask(store, sample)}))
+        store = connect(server.uri, "bench", schema=SCHEMA)
+        migrate(store, SCHEMA)
+        sample = _load(store, count)
+        print(json.dumps({"customers": count, "store": store.dialect, "milliseconds": _ask(store, sample)}))
         server.stop()
 
 
@@ -68,15 +68,15 @@ def _customer(person: Person, serial: int) -> customer_pb2.Customer:
         customer_id=uuid7(clock()),
         customer_number=identifiers.customer_number(serial),
         version=1,
-        kind=f"CUSTOMER_KIND_{person.kind}",  # type: ignore[arg-type]
-        status="CUSTOMER_STATUS_ACTIVE",  # type: ignore[arg-type]
+        kind=f"CUSTOMER_KIND_{person.kind}",
+        status="CUSTOMER_STATUS_ACTIVE",
         names=[customer_pb2.Name(full=person.as_written("name"))],
         phones=[customer_pb2.Phone(number=person.phone)],
         emails=[customer_pb2.Email(address=person.email)],
         service_numbers=[person.reference],
     )
     if person.document:
-        customer.documents.add(kind="DOCUMENT_KIND_NATIONAL_ID", number=person.document)  # type: ignore[arg-type]
+        customer.documents.add(kind="DOCUMENT_KIND_NATIONAL_ID", number=person.document)
     normalize(customer, now=clock(), region="CN")
     return customer
 

@@ -48,7 +48,7 @@ class Work:
     @property
     def reader(self) -> Reader:
         """Reads as of the transaction's snapshot, with the changes made in this work: they are sent before."""
-        self._send()
+        self.send()
         return Reader(self.store, self.session)
 
     def new_id(self) -> str:
@@ -108,13 +108,13 @@ class Work:
 
     def flush(self) -> None:
         """Sends what is left, the events and the audit entry, inside the transaction."""
-        self._send()
+        self.send()
         if self.events:
             self.store[outbox.COLLECTION].insert_many(outbox.rows(self.events), session=self.session)
             self.store[AUDIT].insert_one(self._audit_entry(), session=self.session)
 
-    def _send(self) -> None:
-        """Sends the changes collected so far as few bulk commands."""
+    def send(self) -> None:
+        """Sends the changes collected so far, as few bulk commands: those that come later find them done."""
         for name, documents in _taken(self._inserts):
             self.store[name].insert_many(documents, session=self.session)
         for name, writes in _taken(self._certain):

@@ -149,7 +149,7 @@ def _commit(store: Store, layout: Layout, job: Job, batch: list[Record], *, regi
 
     def body(session: Session) -> Job:
         work = _begin(store, session, job)
-        after = imports.take_batch(work, job, rows, at=batch[-1].end, lines=lines, region=region)
+        after = imports.take_batch(work, job, rows, how=layout.plan, at=batch[-1].end, lines=lines, region=region)
         work.flush()
         return after
 

@@ -157,12 +157,14 @@ def _forget(store: Store, job: Job) -> None:
 # --- a batch ---------------------------------------------------------------------------------------------------------
 
 
-def take_batch(work: Work, job: Job, rows: Sequence[Row], *, at: int, lines: int, region: str) -> Job:
+def take_batch(
+    work: Work, job: Job, rows: Sequence[Row], *, how: mapping.Plan, at: int, lines: int, region: str
+) -> Job:
     """Registers a batch of rows and moves the job on to the byte `at`; raises `Conflict` when somebody else did."""
     defined = definitions(work.reader)
     serials = iter(range(len(rows)) if job.dry_run else numbers.take(work.store, len(rows)))
     register = partial(_register, work, job, defined=defined, serials=serials, region=region)
-    refused = [_refused(work, job, row, why) for row in rows if (why := register(row))]
+    refused = [_refused(work, job, row, mapping.by_column(why, how)) for row in rows if (why := register(row))]
     if refused:
         work.put(REJECTED, *refused)
     after = _moved(job, rows=len(rows), refused=len(refused), at=at, lines=lines, now=work.now)

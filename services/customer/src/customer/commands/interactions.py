@@ -24,6 +24,7 @@ def record_interaction(
         topic = request.topic or (open_one.topic if open_one is not None else "")
         if open_one is not None:
             _close(work, open_one, interactions.SUPERSEDED)
+            work.send()  # one matter is open at a time: the old one is closed before the new one is there
         interaction = _open(work, made, customer_id=request.customer_id, topic=topic)
     return customer_pb2.RecordInteractionResponse(interaction=interaction)
 

@@ -112,8 +112,10 @@ def _as_text(cell: str) -> str:
 def header(record: Record) -> list[str]:
     """The column names; raises `Unreadable` where one is empty or comes twice."""
     names = [name.strip() for name in cells(record)]
+    if not any(names):
+        raise Unreadable("the first line is empty")
     if not all(names):
-        raise Unreadable(f"column {names.index('') + 1} has no name" if names else "the first line is empty")
+        raise Unreadable(f"column {names.index('') + 1} has no name")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise Unreadable(f"the column {twice[0]!r} comes twice")
