@@ -109,10 +109,6 @@ class Server:
             process.kill()
 
 
-Store = Server
-Broker = Server
-
-
 def free_port() -> int:
     """Return a TCP port that nothing listens on, a different one at every call."""
     ports = (20_000 + number % 10_000 for number in _PORTS)
@@ -121,13 +117,11 @@ def free_port() -> int:
 
 def is_free(port: int) -> bool:
     """Say whether nothing listens on a TCP port of this machine."""
-    with socket.socket() as probe:
+    with contextlib.suppress(OSError), socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
+        probe.bind((HOST, port))
+        return True
+    return False
 
 
 def stop_all(processes: Sequence[Process], *, timeout: float = STOP_TIMEOUT) -> None:
@@ -140,10 +134,10 @@ def stop_all(processes: Sequence[Process], *, timeout: float = STOP_TIMEOUT) -> 
         process.kill()
 
 
-def start_store(directory: Path, *, port: int | None = None, wait: bool = True) -> Store:
+def start_store(directory: Path, *, port: int | None = None, wait: bool = True) -> Server:
     """Start the store on the data in `directory`; MONGODB_URI names one that runs already."""
     if uri := os.environ.get("MONGODB_URI"):
-        return Store(uri)
+        return Server(uri)
     data, port = directory.resolve() / "data", port or free_port()
     data.mkdir(parents=True, exist_ok=True)
     if mongod := shutil.which("mongod"):
@@ -155,13 +149,13 @@ def start_store(directory: Path, *, port: int | None = None, wait: bool = True) 
         argv = [sys.executable, str(REPOSITORY / "deploy/embedded_store.py"), str(port), str(data)]
     process = _launch("store", argv, env=_environment(), directory=data.parent, check=partial(_ping, uri))
     await_ready([process] if wait else [])
-    return Store(uri, (process,))
+    return Server(uri, (process,))
 
 
-def start_broker(directory: Path, *, port: int | None = None, wait: bool = True) -> Broker:
+def start_broker(directory: Path, *, port: int | None = None, wait: bool = True) -> Server:
     """Start the broker on the data in `directory`; AMQP_URL names one that runs already."""
     if uri := os.environ.get("AMQP_URL"):
-        return Broker(uri)
+        return Server(uri)
     # Debian's rabbitmq-server on the PATH insists on a user of its own; the script it wraps does not.
     server = shutil.which("/usr/lib/rabbitmq/bin/rabbitmq-server") or shutil.which("rabbitmq-server")
     mapper = shutil.which("epmd")
@@ -175,7 +169,7 @@ def start_broker(directory: Path, *, port: int | None = None, wait: bool = True)
     await_ready([epmd])
     node = launch("broker", [server], check=partial(_open_amqp, uri))
     await_ready([epmd, node] if wait else [])
-    return Broker(uri, (epmd, node))
+    return Server(uri, (epmd, node))
 
 
 def start_service(
@@ -201,7 +195,7 @@ def start_service(
 
 
 @contextlib.contextmanager
-def infrastructure(directory: Path) -> Iterator[tuple[Store, Broker]]:
+def infrastructure(directory: Path) -> Iterator[tuple[Server, Server]]:
     """Start store and broker side by side below `directory`; at the end stop the broker, then the store."""
     with contextlib.ExitStack() as stack:
         store = start_store(directory / "store", wait=False)
