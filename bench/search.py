@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
+import pymongo
 from crm.customer.v1 import customer_pb2
 
 import onebox
@@ -25,7 +26,7 @@ from customer.rules.customers import normalize
 from customer.store import CUSTOMERS, SCHEMA
 from simulator.people import Person, crowd
 
-BATCH = 2000
+BATCH = 1000
 ASKED = 200
 
 
@@ -45,9 +46,10 @@ def _load(store: Store, count: int) -> list[Person]:
     random, sample, started = Random(7), [], time.monotonic()
     for start, batch in enumerate(_batches(crowd(1, count))):
         documents = [CUSTOMERS.document(_customer(person, start * BATCH + at)) for at, person in enumerate(batch)]
-        store[CUSTOMERS.name].insert_many(documents, ordered=False)
+        with pymongo.timeout(120):
+            store[CUSTOMERS.name].insert_many(documents, ordered=False)
         sample += [one for one in batch if random.random() < ASKED / count]
-        if start % 20 == 19:
+        if start % 50 == 49:
             print(f"{(start + 1) * BATCH:,} after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     return sample
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import pymongo
 from google.protobuf.message import Message
 
 from chassis import contract, events, identity, outbox, privacy, rpc
@@ -29,7 +30,8 @@ def opened(uri: str, schema: Schema) -> Iterator[Store]:
         migrate(store, schema)
         yield store
     finally:
-        store.client.drop_database(name)
+        with pymongo.timeout(60):
+            store.client.drop_database(name)
         store.close()
 
 
