@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import onebox
 from chassis import identity, store
@@ -22,6 +23,7 @@ from gateway import keys
 from gateway.store import SCHEMA as GATEWAY_SCHEMA
 
 HERE = onebox.REPOSITORY
+NONE: Mapping[str, str] = MappingProxyType({})
 POLICIES = ("internal", "public", "partner")
 SERVICES = ("customer", "analytics")
 # The channels of development: client -> kind, roles.
@@ -95,11 +97,14 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(directory: Path, *, split: bool = False) -> Iterator[Stack]:
-    """The whole platform with its data in `directory`; `split` runs a service's `serve` and `work` apart."""
+def running(directory: Path, *, split: bool = False, settings: Mapping[str, str] = NONE) -> Iterator[Stack]:
+    """The whole platform with its data in `directory`; `split` runs a service's `serve` and `work` apart.
+
+    `settings` are given to every process on top of what the stack sets.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     with onebox.infrastructure(directory) as (database, broker):
-        stack = _prepared(directory, database, broker, split=split)
+        stack = _prepared(directory, database, broker, split=split, settings=settings)
         try:
             stack.start(*stack.parts)
             yield stack
@@ -107,11 +112,13 @@ def running(directory: Path, *, split: bool = False) -> Iterator[Stack]:
             stack.stop()
 
 
-def _prepared(directory: Path, database: onebox.Server, broker: onebox.Server, *, split: bool) -> Stack:
+def _prepared(
+    directory: Path, database: onebox.Server, broker: onebox.Server, *, split: bool, settings: Mapping[str, str]
+) -> Stack:
     secret = _kept(directory / "token-secret", lambda: secrets.token_hex(32))
     if not (directory / "identity-key.json").exists():
         identity.write_keys(directory)
-    common = {"MONGODB_URI": database.uri, "LOG_LEVEL": "INFO"}
+    common = {"MONGODB_URI": database.uri, **settings}
     service = common | {
         "AMQP_URL": broker.uri,
         "TOKEN_SECRET": secret,
@@ -245,18 +252,18 @@ First steps, to copy:
 
 
 def main() -> int:
-    """Runs the platform until Ctrl-C or SIGTERM; returns the exit code."""
+    """Runs the platform until Ctrl-C, with its data in the folder given or in `.run`; returns the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    directory = HERE / ".run"
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / ".run"
     print("starting store, broker, services and gateways …", flush=True)
     try:
         with running(directory) as stack:
             names = {"key": stack.keys["store-till"], "office": stack.keys["back-office"]}
-            print(_WELCOME.format(urls=stack.urls, directory=".run", **names), flush=True)
+            print(_WELCOME.format(urls=stack.urls, directory=directory, **names), flush=True)
             while True:
                 time.sleep(1)
                 for name in stack.restart_dead():
-                    print(f"{name} had ended and was started again; see .run/{name}.log", flush=True)
+                    print(f"{name} had ended and was started again; see {directory}/{name}.log", flush=True)
     except KeyboardInterrupt:
         print("\nstopped", flush=True)
         return 0
