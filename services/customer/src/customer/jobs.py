@@ -1,6 +1,7 @@
 """The worker's own long jobs: import files are worked off here, each by the worker that holds its partition."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from threading import Event as StopSignal
@@ -9,7 +10,7 @@ from typing import Any
 from crm.customer.v1 import transfer_pb2
 from pymongo.errors import PyMongoError
 
-from chassis import idempotency, identity, log
+from chassis import contract, idempotency, identity, log
 from chassis.errors import Conflict, Invalid, Unavailable, Violation
 from chassis.events import partition
 from chassis.reads import Reader
@@ -17,7 +18,7 @@ from chassis.store import Session, Store, transact
 from chassis.work import Work
 from customer.commands import imports
 from customer.commands.customers import definitions
-from customer.commands.imports import Job, Row
+from customer.commands.imports import Batch, Job, Row
 from customer.queries.imports import pieces, running
 from customer.rules import files, mapping
 from customer.rules.files import Record, Unreadable
@@ -66,13 +67,22 @@ def work_off(store: Store, job: Job, stop: StopSignal, *, region: str) -> None:
     try:
         layout = _layout(store, job)
         job = layout.job
-        for batch in _batches(_records(store, layout, job)):
+        for batch in _ahead(_batches(layout, _records(store, layout, job))):
             job = _commit(store, layout, job, batch, region=region)
             if stop.is_set():
                 return
     except Failed as failure:
         return _end(store, job, transfer_pb2.IMPORT_STATUS_FAILED, error=str(failure))
     _end(store, job, transfer_pb2.IMPORT_STATUS_COMPLETED)
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches, each read while the one before is being committed."""
+    with ThreadPoolExecutor(1, thread_name_prefix="import") as reading:
+        following = reading.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = reading.submit(next, batches, None)
+            yield batch
 
 
 # --- how the file is read --------------------------------------------------------------------------------------------
@@ -127,29 +137,31 @@ def _records(store: Store, layout: Layout, job: Job) -> Iterator[Record]:
     return files.records(pieces(store, job, start), quoted=csv, start=start, line=line)
 
 
-def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+def _batches(layout: Layout, records: Iterator[Record]) -> Iterator[Batch]:
     batch: list[Record] = []
     size = 0
     for record in records:
         batch.append(record)
         size += len(record.data or b"")
         if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
-            yield batch
+            yield _batch(layout, batch)
             batch, size = [], 0
     if batch:
-        yield batch
+        yield _batch(layout, batch)
+
+
+def _batch(layout: Layout, records: list[Record]) -> Batch:
+    rows = [_read(layout, record) for record in records if not files.is_blank(record)]
+    return Batch(rows, records[-1].end, sum(record.lines for record in records))
 
 
 # --- a batch ---------------------------------------------------------------------------------------------------------
 
 
-def _commit(store: Store, layout: Layout, job: Job, batch: list[Record], *, region: str) -> Job:
-    rows = [_read(layout, record) for record in batch if not files.is_blank(record)]
-    lines = sum(record.lines for record in batch)
-
+def _commit(store: Store, layout: Layout, job: Job, batch: Batch, *, region: str) -> Job:
     def body(session: Session) -> Job:
         work = _begin(store, session, job)
-        after = imports.take_batch(work, job, rows, how=layout.plan, at=batch[-1].end, lines=lines, region=region)
+        after = imports.take_batch(work, job, batch, how=layout.plan, region=region)
         work.flush()
         return after
 
@@ -167,9 +179,11 @@ def _read(layout: Layout, record: Record) -> Row:
     if isinstance(row, Invalid):
         return Row(record.line, text, refused=row)
     try:
-        return Row(record.line, text, customer=mapping.customer_of(row, layout.plan))
+        customer = mapping.customer_of(row, layout.plan)
+        contract.validate(customer)
     except Invalid as error:
         return Row(record.line, text, refused=error)
+    return Row(record.line, text, customer=customer)
 
 
 def _row(record: Record, columns: list[str]) -> dict[str, Any] | Invalid:

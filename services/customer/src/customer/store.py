@@ -74,15 +74,16 @@ class Serials:
 
     def __init__(self, name: str, block: int = 100) -> None:
         self._name, self._block = name, block
-        self._free: list[int] = []
+        self._free: dict[str, list[int]] = {}  # by database
         self._lock = Lock()
 
     def take(self, store: Store, count: int = 1) -> list[int]:
         """The next `count` serial numbers, each given out once by all processes together."""
         with self._lock:
-            while len(self._free) < count:
-                self._free += self._refill(store, max(self._block, count))
-            taken, self._free = self._free[:count], self._free[count:]
+            free = self._free.setdefault(store.database.name, [])
+            while len(free) < count:
+                free += self._refill(store, max(self._block, count))
+            taken, free[:count] = free[:count], []
         return taken
 
     def _refill(self, store: Store, size: int) -> range:

@@ -5,7 +5,7 @@ between two batches loses nothing, and one inside a batch undoes it; whoever goe
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -38,6 +38,15 @@ class Row:
     text: str
     customer: customer_pb2.Customer | None = None
     refused: Invalid | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to take in together; where in the file they end, and how many of its lines they are."""
+
+    rows: list[Row]
+    end: int
+    lines: int
 
 
 def create_import(work: Work, request: transfer_pb2.CreateImportRequest) -> transfer_pb2.CreateImportResponse:
@@ -157,22 +166,21 @@ def _forget(store: Store, job: Job) -> None:
 # --- a batch ---------------------------------------------------------------------------------------------------------
 
 
-def take_batch(
-    work: Work, job: Job, rows: Sequence[Row], *, how: mapping.Plan, at: int, lines: int, region: str
-) -> Job:
-    """Registers a batch of rows and moves the job on to the byte `at`; raises `Conflict` when somebody else did."""
+def take_batch(work: Work, job: Job, batch: Batch, *, how: mapping.Plan, region: str) -> Job:
+    """Registers a batch of rows and moves the job on to its end; raises `Conflict` when somebody else did."""
     defined = definitions(work.reader)
-    serials = iter(range(len(rows)) if job.dry_run else numbers.take(work.store, len(rows)))
+    serials = iter(range(len(batch.rows)) if job.dry_run else numbers.take(work.store, len(batch.rows)))
     register = partial(_register, work, job, defined=defined, serials=serials, region=region)
-    refused = [_refused(work, job, row, mapping.by_column(why, how)) for row in rows if (why := register(row))]
+    refused = [_refused(work, job, row, mapping.by_column(why, how)) for row in batch.rows if (why := register(row))]
     if refused:
         work.put(REJECTED, *refused)
-    after = _moved(job, rows=len(rows), refused=len(refused), at=at, lines=lines, now=work.now)
+    after = _moved(job, batch, refused=len(refused), now=work.now)
+    # Absent until the first batch, as every field at its default.
     where = {
         "_id": job.import_id,
         "status": "RUNNING",
-        "done_bytes": job.done_bytes or None,
         "upload_id": job.upload_id,
+        "done_bytes": job.done_bytes or None,
     }
     work.write(IMPORTS.name, UpdateOne(where, {"$set": _progress(after)}), certain=True)
     return after
@@ -185,7 +193,6 @@ def _register(
     if row.customer is None:
         return row.refused
     try:
-        contract.validate(row.customer)
         serial, source = next(serials), job.channel
         customer = customers.register(
             row.customer, customer_id=work.new_id(), serial=serial, source=source, now=work.now, region=region
@@ -208,15 +215,15 @@ def _refused(work: Work, job: Job, row: Row, why: Invalid) -> Document:
     }
 
 
-def _moved(job: Job, *, rows: int, refused: int, at: int, lines: int, now: datetime) -> Job:
+def _moved(job: Job, batch: Batch, *, refused: int, now: datetime) -> Job:
     after = Job()
     after.CopyFrom(job)
-    after.done_bytes, after.done_lines = at, job.done_lines + lines
-    after.rows, after.rejected = job.rows + rows, job.rejected + refused
+    after.done_bytes, after.done_lines = batch.end, job.done_lines + batch.lines
+    after.rows, after.rejected = job.rows + len(batch.rows), job.rejected + refused
     after.imported = after.rows - after.rejected
     seconds = max((now - job.start_time.ToDatetime(UTC)).total_seconds(), 0.001)
     after.rows_per_second = after.rows / seconds
-    after.remaining_seconds = round((job.size_bytes - at) * seconds / at)
+    after.remaining_seconds = round((job.size_bytes - batch.end) * seconds / batch.end)
     return after
 
 
