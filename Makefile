@@ -8,7 +8,7 @@ RUN := PYTHONPATH=$(PATHS) $(BIN)/python
 CONTRACTS := $(shell find proto -name '*.proto' -not -path 'proto/gen/*') proto/generate.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format lock broker clean
+.PHONY: help setup demo up test check format secrets lock broker clean
 
 help: ## Show what can be done here
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: setup ## Check format, style, types, imports and manifests
 format: setup ## Bring every file into its form
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
+
+secrets: setup ## Make random secrets for the local Kubernetes overlay
+	@$(RUN) -m make_secrets k8s/overlays/local/secrets
 
 lock: ## Pin requirements.in anew, with hashes
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 requirements.in -o requirements.lock
