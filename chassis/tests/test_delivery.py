@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from queue import Queue
@@ -376,3 +376,31 @@ def test_a_poisonous_event_is_set_aside_and_no_innocent_one_with_it(
 
 def is_set_aside(target: Store) -> bool:
     return target[inbox.PARKED].count_documents({"state": "dead"}) == 1
+
+
+@pytest.mark.slow
+def test_relays_take_over_from_each_other_without_loss_or_disorder(
+    mongodb_uri: str, amqp_url: str, name: str, tmp_path: Path
+) -> None:
+    """Three workers share the outbox of one service and take its events in; two of them are killed on the way."""
+    with database(mongodb_uri, name) as target, ExitStack() as stack:
+        start = partial(worker, name, mongodb_uri, amqp_url, tmp_path)
+        workers = [stack.enter_context(start()) for _ in range(3)]
+        assert until(lambda: len(holders(target)) == 3, 30)
+        for round_ in range(3):
+            write_rows(target, [envelope(f"r{one % 40}", 10 * round_ + one // 40 + 1) for one in range(400)])
+            if round_ < 2:
+                assert until(lambda done=round_ * 400 + 100: target["effects"].count_documents({}) >= done, 60)
+                workers[round_].send_signal(signal.SIGKILL)
+        assert until(lambda: target["effects"].count_documents({}) == 1200, 90)
+        assert holders(target) != set()
+        assert target[outbox.COLLECTION].count_documents({"state": "pending"}) == 0
+        effects = [(one["key"], one["seq"]) for one in target["effects"].find({}).sort("at", 1)]
+    assert len(set(effects)) == 1200
+    for key in {key for key, _ in effects}:
+        assert [seq for of, seq in effects if of == key] == list(range(1, 31))
+
+
+def holders(target: Store) -> set[str]:
+    """Who holds partitions."""
+    return {one["holder"] for one in target[leases.COLLECTION].find({"_id": {"$regex": "^partition:"}})} - {""}
