@@ -23,6 +23,7 @@ from pika.exceptions import ChannelClosedByBroker
 import onebox
 from chassis import broker, identity, inbox, leases, outbox, testing, timers, work
 from chassis.broker import ConfirmedPublisher, Consumer
+from chassis.errors import Unavailable
 from chassis.events import PARTITIONS, Envelope, clock, from_headers, partition, seal
 from chassis.store import Store, connect
 
@@ -214,6 +215,20 @@ def test_numbers_of_one_record_are_given_once(store: Store) -> None:
     write(store, envelope("a", 1))
     with pytest.raises(Exception, match="E11000"):
         write(store, envelope("a", 1))
+
+
+def test_new_work_is_refused_while_too_much_waits_for_the_broker(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = outbox.Gate(store, most=3)
+    write(store, *(envelope("a", seq) for seq in range(1, 4)))
+    gate.admit()
+    write(store, envelope("a", 4))
+    gate.admit()  # it does not look at every call
+    monkeypatch.setattr(outbox, "GATE_SECONDS", 0.0)
+    with pytest.raises(Unavailable) as caught:
+        gate.admit()
+    assert (caught.value.reason, caught.value.retry_after) == ("OUTBOX_FULL", 30)
+    store[outbox.COLLECTION].delete_one({"state": "pending"})
+    gate.admit()
 
 
 # --- topology --------------------------------------------------------------------------------------------------------

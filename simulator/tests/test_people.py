@@ -64,5 +64,5 @@ def test_the_churn_table_is_read_whole() -> None:
     assert (len(rows), len(source.people), len(source.attributes)) == (7043, 7043, 19)
     charges = source.header.index("TotalCharges")
     assert sum(not row[charges].strip() for row in rows) == 11
-    assert source.mapping["MonthlyCharges"] == "attributes.monthly_charges"
+    assert (source.mapping or {})["MonthlyCharges"] == "attributes.monthly_charges"
     assert {one["key"] for one in source.attributes} >= {"streaming_tv", "senior_citizen", "churn"}

@@ -5,6 +5,7 @@ queue comes back as returned and counts as not published.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Queue
 from threading import Event as StopSignal
@@ -13,7 +14,7 @@ from typing import Any
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, ConnectionWrongStateError
 
 from chassis import log
 from chassis.events import PARTITIONS, Envelope, from_headers
@@ -220,8 +221,9 @@ class Consumer:
         connection = self._connection
         if connection is None or not connection.is_open:
             return
-        for delivery in deliveries:
-            connection.add_callback_threadsafe(lambda one=delivery: _acknowledge(one))
+        with suppress(ConnectionWrongStateError):  # lost this very moment
+            for delivery in deliveries:
+                connection.add_callback_threadsafe(lambda one=delivery: _acknowledge(one))
 
     def _connect(self) -> None:
         self._close()

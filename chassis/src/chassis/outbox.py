@@ -7,7 +7,9 @@ a crash in between publishes it again, and consumers notice.
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from threading import Event as StopSignal
+from time import monotonic
 from typing import Any, Protocol
 
 from pymongo.errors import PyMongoError
@@ -21,6 +23,8 @@ from chassis.store import Document, Index, Schema, Store
 COLLECTION = "outbox"
 WINDOW = 200
 MOST_ROWS = 1000
+MOST_PENDING = 100_000
+GATE_SECONDS = 5.0
 KEPT_SECONDS = 7 * 24 * 3600
 IDLE_SECONDS = 0.05
 SCHEMA: Schema = {
@@ -127,12 +131,21 @@ def _measure(found: list[Document]) -> None:
     metrics.OUTBOX_BACKLOG.set(len(found))
 
 
-MOST_PENDING = 100_000
+@dataclass
+class Gate:
+    """Refuses new work while the broker has been gone for so long that the outbox is full; looks every few seconds."""
 
+    store: Store
+    most: int = MOST_PENDING
+    _looked: float = float("-inf")
+    _full: bool = False
 
-def admit(store: Store) -> None:
-    """Refuses new work while the broker has been gone for so long that the outbox is full."""
-    # Looks one row beyond the limit in the index instead of counting.
-    beyond: Any = store[COLLECTION].find({"state": "pending"}, {"_id": 1}).skip(MOST_PENDING).limit(1)
-    if next(iter(beyond), None) is not None:
-        raise Unavailable("too many events wait for the broker", reason="OUTBOX_FULL", retry_after=30)
+    def admit(self) -> None:
+        """Raises `Unavailable` while more than `most` transactions wait."""
+        if monotonic() - self._looked > GATE_SECONDS:
+            self._looked = monotonic()
+            # Looks one row beyond the limit in the index instead of counting.
+            found = self.store[COLLECTION].find({"state": "pending"}, {"_id": 1}).skip(self.most).limit(1)
+            self._full = next(iter(found), None) is not None
+        if self._full:
+            raise Unavailable("too many events wait for the broker", reason="OUTBOX_FULL", retry_after=30)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Event as StopSignal
 from time import perf_counter
 from typing import Any
@@ -12,7 +13,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from chassis import contract, idempotency, log, metrics, privacy, status, trace
+from chassis import contract, idempotency, log, metrics, outbox, privacy, status, trace
 from chassis.contract import Operation
 from chassis.errors import DeadlineExceeded, Fault, Unauthenticated, invalid
 from chassis.identity import Caller, Verifier
@@ -37,15 +38,17 @@ class Call:
     caller: Caller
     source: str
     remaining: Callable[[], float]
+    gate: outbox.Gate
 
 
 Endpoint = Callable[[Call, Any], Any]
 
 
 def command(run: Callable[[Work, Any], Any]) -> Endpoint:
-    """An operation that writes: one transaction, once for each request id."""
+    """An operation that writes: one transaction, once for each request id, as long as its events can be kept."""
 
     def endpoint(call: Call, request: Message) -> Any:
+        call.gate.admit()
         return idempotency.execute(
             call.store, call.operation, call.caller, request, lambda work: run(work, request),
             source=call.source, remaining=call.remaining,
@@ -70,6 +73,11 @@ class Server:
     store: Store
     verifier: Verifier
     endpoints: Mapping[str, Endpoint]
+
+    @cached_property
+    def gate(self) -> outbox.Gate:
+        """What keeps writes out while the outbox is full."""
+        return outbox.Gate(self.store)
 
     def start(self, port: int, *, reflect: bool = False, host: str = "0.0.0.0") -> grpc.Server:
         """Starts serving; raises `ValueError` when an operation of the contract has no endpoint, or the reverse."""
@@ -148,7 +156,7 @@ class Server:
         if isinstance(request, Message):
             contract.validate(request)
             privacy.may_change(request, caller)
-        return Call(self.store, one, caller, self.service, lambda: _remaining(context))
+        return Call(self.store, one, caller, self.service, lambda: _remaining(context), self.gate)
 
 
 def _remaining(context: grpc.ServicerContext) -> float:

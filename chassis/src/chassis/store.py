@@ -25,6 +25,7 @@ Session = ClientSession
 MAJORITY = WriteConcern("majority", j=True, wtimeout=5000)
 SNAPSHOT = ReadConcern("snapshot")
 TRANSACTION_SECONDS = 5.0
+MIGRATION_SECONDS = 4 * 3600.0  # an index on what there is already takes as long as it takes
 
 
 @dataclass(frozen=True)
@@ -155,13 +156,14 @@ def reachable(store: Store) -> bool:
 def migrate(store: Store, schema: Schema) -> list[str]:
     """Creates what is declared and missing; returns the names of what it created. Run it before a rollout."""
     made = []
-    present = set(store.database.list_collection_names())
-    for name, indexes in schema.items():
-        if name not in present:
-            store.database.create_collection(name)
-        for index in missing_indexes(store, name, indexes):
-            _create(store[name], index)
-            made.append(f"{name}.{index.name}")
+    with pymongo.timeout(MIGRATION_SECONDS):
+        present = set(store.database.list_collection_names())
+        for name, indexes in schema.items():
+            if name not in present:
+                store.database.create_collection(name)
+            for index in missing_indexes(store, name, indexes):
+                _create(store[name], index)
+                made.append(f"{name}.{index.name}")
     return made
 
 
