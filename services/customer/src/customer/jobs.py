@@ -98,9 +98,19 @@ def _layout(store: Store, job: Job) -> Layout:
     chosen = dict(job.mapping) or mapping.guess(found, defined)
     _check(chosen, found, defined, whole=not csv and "names" in found)
     if not job.mapping or not job.ignored_columns:
-        job = imports.describe_mapping(store, job, chosen, set(found) - set(chosen))
+        job = _described(store, job, chosen, set(found) - set(chosen))
     start, line = (first[0].end, 1 + first[0].lines) if csv else (0, 1)
     return Layout(job, mapping.plan(chosen, defined), columns, start, line)
+
+
+def _described(store: Store, job: Job, chosen: dict[str, str], ignored: set[str]) -> Job:
+    def body(session: Session) -> Job:
+        work = _begin(store, session, job)
+        after = imports.describe_mapping(work, job, chosen, ignored)
+        work.flush()
+        return after
+
+    return transact(store, body)
 
 
 def _header(record: Record) -> list[str]:

@@ -233,7 +233,7 @@ def _progress(after: Job) -> Document:
     return {name: document[name] for name in names if name in document}
 
 
-def describe_mapping(store: Store, job: Job, how: Mapping[str, str], ignored: Iterable[str]) -> Job:
+def describe_mapping(work: Work, job: Job, how: Mapping[str, str], ignored: Iterable[str]) -> Job:
     """Writes down how the columns are read, so that a worker that takes over reads them the same way."""
     after = Job()
     after.CopyFrom(job)
@@ -243,5 +243,5 @@ def describe_mapping(store: Store, job: Job, how: Mapping[str, str], ignored: It
     document = IMPORTS.document(after)
     change = {name: document[name] for name in ("mapping", "ignored_columns") if name in document}
     if change:
-        store[IMPORTS.name].update_one({"_id": job.import_id, "status": "RUNNING"}, {"$set": change})
+        work.write(IMPORTS.name, UpdateOne({"_id": job.import_id, "status": "RUNNING"}, {"$set": change}))
     return after
