@@ -63,10 +63,10 @@ class Work:
             raise Conflict("this was changed since you read it; read it again", reason="VERSION_MISMATCH")
         return found
 
-    def insert(self, collection: Collection[M], message: M, *events: Message) -> None:
-        """Adds a new record with the events that made it."""
+    def insert(self, collection: Collection[M], message: M, *events: Message, document: Document | None = None) -> None:
+        """Adds a new record with the events that made it; `document` is the stored form, where it is made already."""
         self._publish(collection, message, events, expected=0)
-        self._inserts[collection.name].append(collection.document(message))
+        self._inserts[collection.name].append(document or collection.document(message))
 
     def replace(self, collection: Collection[M], message: M, *events: Message) -> None:
         """Writes a changed record with the events that changed it; a lost race leaves as `Conflict`."""

@@ -109,7 +109,8 @@ def json_default(field: FieldDescriptor) -> Any:
 def json_number(value: float) -> Any:
     """A double in JSON: whole numbers without a fraction, the odd ones as the proto3 mapping names them."""
     if math.isfinite(value):
-        return int(value) if value.is_integer() and abs(value) < _SAFE_INTEGER else value
+        negative_zero = value == 0 and math.copysign(1, value) < 0
+        return int(value) if value.is_integer() and abs(value) < _SAFE_INTEGER and not negative_zero else value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 

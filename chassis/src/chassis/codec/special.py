@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from chassis.codec.scalars import Convert, Mistake, double, escape_key, json_number, string, unescape_key
 
 MAX_DEPTH = 32
+_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -52,8 +53,13 @@ def _timestamp_from_document(message: Any, value: Any) -> None:
 
 
 def _timestamp_from_json(message: Any, value: Any) -> None:
+    text = string(value)
     try:
-        message.FromJsonString(string(value))
+        if _INSTANT.fullmatch(text):
+            moment = datetime.fromisoformat(text)
+            message.seconds, message.nanos = timegm(moment.utctimetuple()), moment.microsecond * 1000
+        else:  # finer than microseconds, or no instant at all
+            message.FromJsonString(text)
     except (ValueError, OverflowError):
         raise Mistake("must be an instant such as 2026-05-01T09:30:00Z") from None
 

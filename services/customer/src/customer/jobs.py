@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from threading import Event as StopSignal
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from crm.customer.v1 import transfer_pb2
 from pymongo.errors import PyMongoError
 
-from chassis import contract, idempotency, identity, log
+from chassis import idempotency, identity, log
 from chassis.errors import Conflict, Invalid, Unavailable, Violation
 from chassis.events import partition
 from chassis.reads import Reader
@@ -67,8 +68,9 @@ def work_off(store: Store, job: Job, stop: StopSignal, *, region: str) -> None:
     try:
         layout = _layout(store, job)
         job = layout.job
-        for batch in _ahead(_batches(layout, _records(store, layout, job))):
-            job = _commit(store, layout, job, batch, region=region)
+        prepare = partial(_prepared, store, layout, region=region)
+        for batch in _ahead(map(prepare, _batches(_records(store, layout, job)))):
+            job = _commit(store, job, batch)
             if stop.is_set():
                 return
     except Failed as failure:
@@ -147,31 +149,32 @@ def _records(store: Store, layout: Layout, job: Job) -> Iterator[Record]:
     return files.records(pieces(store, job, start), quoted=csv, start=start, line=line)
 
 
-def _batches(layout: Layout, records: Iterator[Record]) -> Iterator[Batch]:
+def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
     batch: list[Record] = []
     size = 0
     for record in records:
         batch.append(record)
         size += len(record.data or b"")
         if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
-            yield _batch(layout, batch)
+            yield batch
             batch, size = [], 0
     if batch:
-        yield _batch(layout, batch)
+        yield batch
 
 
-def _batch(layout: Layout, records: list[Record]) -> Batch:
+def _prepared(store: Store, layout: Layout, records: list[Record], *, region: str) -> Batch:
     rows = [_read(layout, record) for record in records if not files.is_blank(record)]
-    return Batch(rows, records[-1].end, sum(record.lines for record in records))
+    end, lines = records[-1].end, sum(record.lines for record in records)
+    return imports.prepare(store, layout.job, rows, how=layout.plan, end=end, lines=lines, region=region)
 
 
 # --- a batch ---------------------------------------------------------------------------------------------------------
 
 
-def _commit(store: Store, layout: Layout, job: Job, batch: Batch, *, region: str) -> Job:
+def _commit(store: Store, job: Job, batch: Batch) -> Job:
     def body(session: Session) -> Job:
         work = _begin(store, session, job)
-        after = imports.take_batch(work, job, batch, how=layout.plan, region=region)
+        after = imports.take_batch(work, job, batch)
         work.flush()
         return after
 
@@ -189,11 +192,9 @@ def _read(layout: Layout, record: Record) -> Row:
     if isinstance(row, Invalid):
         return Row(record.line, text, refused=row)
     try:
-        customer = mapping.customer_of(row, layout.plan)
-        contract.validate(customer)
+        return Row(record.line, text, customer=mapping.customer_of(row, layout.plan))
     except Invalid as error:
         return Row(record.line, text, refused=error)
-    return Row(record.line, text, customer=customer)
 
 
 def _row(record: Record, columns: list[str]) -> dict[str, Any] | Invalid:

@@ -32,12 +32,16 @@ Upload = transfer_pb2.UploadImportRequest
 
 @dataclass(frozen=True)
 class Row:
-    """A record of the file on its way: the line it begins with, and the customer it describes or why it does not."""
+    """A record of the file on its way: the line it begins with, and the customer it describes or why it does not.
+
+    `document` is the customer as it will be stored, once it is prepared.
+    """
 
     line: int
     text: str
     customer: customer_pb2.Customer | None = None
     refused: Invalid | None = None
+    document: Document | None = None
 
 
 @dataclass(frozen=True)
@@ -166,53 +170,51 @@ def _forget(store: Store, job: Job) -> None:
 # --- a batch ---------------------------------------------------------------------------------------------------------
 
 
-def take_batch(work: Work, job: Job, batch: Batch, *, how: mapping.Plan, region: str) -> Job:
-    """Registers a batch of rows and moves the job on to its end; raises `Conflict` when somebody else did."""
-    defined = definitions(work.reader)
-    serials = iter(range(len(batch.rows)) if job.dry_run else numbers.take(work.store, len(batch.rows)))
-    register = partial(_register, work, job, defined=defined, serials=serials, region=region)
-    refused = [_refused(work, job, row, mapping.by_column(why, how)) for row in batch.rows if (why := register(row))]
+def prepare(store: Store, job: Job, rows: list[Row], *, how: mapping.Plan, end: int, lines: int, region: str) -> Batch:
+    """Makes a batch of rows ready to be inserted; this is done while the batch before is being committed."""
+    defined = definitions(Reader(store))
+    serials = range(len(rows)) if job.dry_run else numbers.take(store, len(rows))
+    ready = partial(_ready, job, how=how, defined=defined, now=clock(), region=region)
+    return Batch([ready(row, serial) for row, serial in zip(rows, serials, strict=True)], end, lines)
+
+
+def _ready(
+    job: Job, row: Row, serial: int, *, how: mapping.Plan, defined: mapping.Attributes, now: datetime, region: str
+) -> Row:
+    if row.customer is None:
+        return row
+    try:
+        contract.validate(row.customer)
+        customer = customers.register(
+            row.customer, customer_id=uuid7(now), serial=serial, source=job.channel, now=now, region=region
+        )
+        attributes.check(customer, defined)
+    except Invalid as error:
+        return Row(row.line, row.text, refused=mapping.by_column(error, how))
+    return Row(row.line, row.text, customer=customer, document=CUSTOMERS.document(customer))
+
+
+def take_batch(work: Work, job: Job, batch: Batch) -> Job:
+    """Inserts a prepared batch and moves the job on to its end; raises `Conflict` when somebody else did."""
+    for row in batch.rows:
+        if row.customer is not None and not job.dry_run:
+            event = events_pb2.CustomerRegistered(customer=row.customer)
+            work.insert(CUSTOMERS, row.customer, event, document=row.document)
+    refused = [_refused(work, job, row, row.refused) for row in batch.rows if row.refused is not None]
     if refused:
         work.put(REJECTED, *refused)
     after = _moved(job, batch, refused=len(refused), now=work.now)
     # Absent until the first batch, as every field at its default.
-    where = {
-        "_id": job.import_id,
-        "status": "RUNNING",
-        "upload_id": job.upload_id,
-        "done_bytes": job.done_bytes or None,
-    }
+    where = {"_id": job.import_id, "status": "RUNNING", "upload_id": job.upload_id}
+    where |= {"done_bytes": job.done_bytes or None}
     work.write(IMPORTS.name, UpdateOne(where, {"$set": _progress(after)}), certain=True)
     return after
 
 
-def _register(
-    work: Work, job: Job, row: Row, *, defined: mapping.Attributes, serials: Iterator[int], region: str
-) -> Invalid | None:
-    """Registers the customer of a row; returns why not where it cannot be."""
-    if row.customer is None:
-        return row.refused
-    try:
-        serial, source = next(serials), job.channel
-        customer = customers.register(
-            row.customer, customer_id=work.new_id(), serial=serial, source=source, now=work.now, region=region
-        )
-        attributes.check(customer, defined)
-    except Invalid as error:
-        return error
-    if not job.dry_run:
-        work.insert(CUSTOMERS, customer, events_pb2.CustomerRegistered(customer=customer))
-    return None
-
-
 def _refused(work: Work, job: Job, row: Row, why: Invalid) -> Document:
-    return {
-        "import_id": job.import_id,
-        "line": row.line,
-        "errors": [{"field": one.field, "reason": one.reason} for one in why.violations],
-        "row": row.text,
-        "at": work.now,
-    }
+    errors = [{"field": one.field, "reason": one.reason} for one in why.violations]
+    found: Document = {"import_id": job.import_id, "line": row.line, "errors": errors, "row": row.text, "at": work.now}
+    return found
 
 
 def _moved(job: Job, batch: Batch, *, refused: int, now: datetime) -> Job:
