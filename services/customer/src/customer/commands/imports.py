@@ -205,8 +205,8 @@ def take_batch(work: Work, job: Job, batch: Batch) -> Job:
         work.put(REJECTED, *refused)
     after = _moved(job, batch, refused=len(refused), now=work.now)
     # Absent until the first batch, as every field at its default.
-    where = {"_id": job.import_id, "status": "RUNNING", "upload_id": job.upload_id}
-    where |= {"done_bytes": job.done_bytes or None}
+    where: Document = {"_id": job.import_id, "status": "RUNNING", "upload_id": job.upload_id}
+    where["done_bytes"] = job.done_bytes or None
     work.write(IMPORTS.name, UpdateOne(where, {"$set": _progress(after)}), certain=True)
     return after
 
