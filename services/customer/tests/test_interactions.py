@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import pytest
 from crm.customer.v1 import customer_pb2
+from crm.options.v1 import options_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from chassis import testing, timers
 from chassis.errors import Conflict, Invalid, NotFound
@@ -132,3 +134,32 @@ def test_the_timeline_is_newest_first_filtered_and_searched(client: Client, ann)
 def test_every_event_that_is_a_touch_has_a_place_on_the_timeline() -> None:
     assert set(subscribers.SUBSCRIPTIONS) == set(subscribers._touches())
     assert all(name.startswith(subscribers.PACKAGES) for name in subscribers.SUBSCRIPTIONS)
+
+
+def ticket_opened(**fields: str):
+    """An event of a service that does not exist yet, whose contract says that it is a touch."""
+    file = descriptor_pb2.FileDescriptorProto(name="touch.proto", package="crm.desk.v1", syntax="proto3")
+    message = file.message_type.add(name="TicketOpened")
+    for number, name in enumerate(("ticket_id", "customer_id", "subject", "channel"), 1):
+        message.field.add(name=name, number=number, type=9, label=1)
+    event = message.options.Extensions[options_pb2.event]
+    event.aggregate, event.key = "ticket", "ticket_id"
+    event.touch.customer, event.touch.summary, event.touch.channel = "customer_id", "subject", "channel"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("crm.desk.v1.TicketOpened"))(**fields)
+
+
+def test_an_event_of_another_service_is_put_on_the_timeline(client: Client, ann, store: Store) -> None:
+    event = ticket_opened(ticket_id="t1", customer_id=ann.customer_id, subject="no signal 没有信号", channel="APP")
+    testing.commit(store, lambda work: subscribers.record_touch(work, event))
+    (found,) = timeline(client, ann, query="信号")
+    (contact,) = found.contacts
+    assert (found.topic, contact.channel, contact.direction) == (
+        "ticket", customer_pb2.CHANNEL_APP, customer_pb2.DIRECTION_OUTBOUND,
+    )  # fmt: skip
+    assert [(one.type, one.id) for one in contact.links] == [("ticket", "t1")]
+    again = ticket_opened(ticket_id="t1", customer_id=ann.customer_id, subject="still none", channel="NOWHERE")
+    testing.commit(store, lambda work: subscribers.record_touch(work, again))
+    (found,) = timeline(client, ann)
+    assert [one.channel for one in found.contacts] == [customer_pb2.CHANNEL_APP, customer_pb2.CHANNEL_SYSTEM]
