@@ -1,6 +1,7 @@
 """The store: declared indexes, the concern on the wire, pages that miss and repeat nobody."""
 
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -123,3 +124,27 @@ def test_a_beginning_is_looked_up_in_the_index(opened: Store) -> None:
     plan = str(opened[NOTES.name].find(where).explain())
     assert "options_1" in plan
     assert "COLLSCAN" not in plan
+
+
+def test_migrations_at_the_same_moment_do_not_stand_in_each_others_way(mongodb_uri: str) -> None:
+    name = f"test_{uuid4().hex[:12]}"
+    wanted = {**SCHEMA, **outbox.SCHEMA, **inbox.SCHEMA, **timers.SCHEMA}
+    opened = [connect(mongodb_uri, name, schema=wanted) for _ in range(4)]
+    failures: list[Exception] = []
+
+    def run(one: Store) -> None:
+        try:
+            migrate(one, wanted)
+            verify(one, wanted)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [Thread(target=run, args=(one,)) for one in opened]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    opened[0].client.drop_database(name)
+    for one in opened:
+        one.close()
+    assert failures == []

@@ -11,7 +11,7 @@ from pymongo import MongoClient, WriteConcern, monitoring
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from chassis import codec, metrics
@@ -25,6 +25,7 @@ Session = ClientSession
 MAJORITY = WriteConcern("majority", j=True, wtimeout=5000)
 SNAPSHOT = ReadConcern("snapshot")
 TRANSACTION_SECONDS = 5.0
+NAMESPACE_EXISTS = 48
 MIGRATION_SECONDS = 4 * 3600.0  # an index on what there is already takes as long as it takes
 
 
@@ -160,11 +161,19 @@ def migrate(store: Store, schema: Schema) -> list[str]:
         present = set(store.database.list_collection_names())
         for name, indexes in schema.items():
             if name not in present:
-                store.database.create_collection(name)
+                _create_collection(store, name)
             for index in missing_indexes(store, name, indexes):
                 _create(store[name], index)
                 made.append(f"{name}.{index.name}")
     return made
+
+
+def _create_collection(store: Store, name: str) -> None:
+    try:
+        store.database.create_collection(name, check_exists=False)
+    except OperationFailure as error:
+        if error.code != NAMESPACE_EXISTS:  # a migration beside this one was faster
+            raise
 
 
 def _create(collection: MongoCollection[Document], index: Index) -> None:
