@@ -54,7 +54,6 @@ def test_a_migration_is_done_once_and_what_is_missing_is_named(mongodb_uri: str)
     assert migrate(fresh, SCHEMA) == ["notes.label_1", "notes.options_1"]
     assert migrate(fresh, SCHEMA) == []
     verify(fresh, SCHEMA)
-    fresh.client.drop_database(fresh.database.name)
     fresh.close()
 
 
@@ -144,7 +143,6 @@ def test_migrations_at_the_same_moment_do_not_stand_in_each_others_way(mongodb_u
         thread.start()
     for thread in threads:
         thread.join(60)
-    opened[0].client.drop_database(name)
     for one in opened:
         one.close()
     assert failures == []

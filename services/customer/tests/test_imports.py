@@ -209,7 +209,7 @@ def test_an_import_killed_at_random_points_takes_each_row_once(
     upload(client, job, ("name,birthday\n" + "".join(rows)).encode(), piece=1000)
     chance, deaths = random.Random(seed), 0
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    ends = time.monotonic() + 150
+    ends = time.monotonic() + 250
     while running(Reader(store)):
         assert time.monotonic() < ends
         command = [sys.executable, "-c", WORKING, mongodb_uri, store.database.name]
