@@ -17,7 +17,8 @@ from pymongo import UpdateOne
 
 import onebox
 from chassis.events import clock, uuid7
-from chassis.store import Store, connect, migrate
+from chassis.migrations import migrate
+from chassis.store import Store, connect
 from customer import __main__ as wiring
 from customer import jobs
 from customer.store import CUSTOMERS, FILES, IMPORTS

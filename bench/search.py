@@ -18,8 +18,9 @@ from crm.customer.v1 import customer_pb2
 
 import onebox
 from chassis.events import clock, uuid7
+from chassis.migrations import migrate
 from chassis.reads import Reader
-from chassis.store import Store, connect, migrate
+from chassis.store import Store, connect
 from customer.queries import customers as directory
 from customer.rules import identifiers
 from customer.rules.customers import normalize

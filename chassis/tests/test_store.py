@@ -1,18 +1,16 @@
 """The store: declared indexes, the concern on the wire, pages that miss and repeat nobody."""
 
 from collections.abc import Callable
-from threading import Thread
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from crm.customer.v1 import customer_pb2
 from pymongo import monitoring
 
-from chassis import idempotency, inbox, leases, outbox, timers, work
-from chassis.errors import Invalid, NotFound, Unavailable
+from chassis import idempotency, inbox, leases, outbox, store, timers, work
+from chassis.errors import Invalid, NotFound
 from chassis.reads import Reader, beginning, read_token, write_token
-from chassis.store import Collection, Index, Store, connect, migrate, schema, transact, verify
+from chassis.store import Collection, Index, Store, connect, schema, transact
 
 NOTES = Collection(
     "notes",
@@ -45,16 +43,6 @@ def opened(open_store: Callable[..., Store]) -> Store:
 def put(opened: Store, *numbers: int) -> None:
     notes = [customer_pb2.Attribute(key=f"k{one}", label=f"{one:04d}", options=[f"tag{one % 3}"]) for one in numbers]
     opened[NOTES.name].insert_many([NOTES.document(one) for one in notes])
-
-
-def test_a_migration_is_done_once_and_what_is_missing_is_named(mongodb_uri: str) -> None:
-    fresh = connect(mongodb_uri, f"test_{uuid4().hex[:12]}", schema=SCHEMA)
-    with pytest.raises(Unavailable, match=r"notes\.label_1, notes\.options_1: run the migrate role first"):
-        verify(fresh, SCHEMA)
-    assert migrate(fresh, SCHEMA) == ["notes.label_1", "notes.options_1"]
-    assert migrate(fresh, SCHEMA) == []
-    verify(fresh, SCHEMA)
-    fresh.close()
 
 
 def test_hygiene_is_left_to_the_store_and_failed_events_never_go_by_themselves() -> None:
@@ -125,24 +113,13 @@ def test_a_beginning_is_looked_up_in_the_index(opened: Store) -> None:
     assert "COLLSCAN" not in plan
 
 
-def test_migrations_at_the_same_moment_do_not_stand_in_each_others_way(mongodb_uri: str) -> None:
-    name = f"test_{uuid4().hex[:12]}"
-    wanted = {**SCHEMA, **outbox.SCHEMA, **inbox.SCHEMA, **timers.SCHEMA}
-    opened = [connect(mongodb_uri, name, schema=wanted) for _ in range(4)]
-    failures: list[Exception] = []
-
-    def run(one: Store) -> None:
-        try:
-            migrate(one, wanted)
-            verify(one, wanted)
-        except Exception as error:
-            failures.append(error)
-
-    threads = [Thread(target=run, args=(one,)) for one in opened]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    for one in opened:
-        one.close()
-    assert failures == []
+def test_a_slow_query_is_told_by_its_shape_without_any_value(
+    opened: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mongodb_uri: str
+) -> None:
+    monkeypatch.setattr(store, "SLOW_SECONDS", 0.0)
+    watched = connect(mongodb_uri, opened.database.name)
+    watched[NOTES.name].find_one({"options": "a secret name", "label": "x"}, sort=[("label", 1)])
+    told = [vars(record) for record in caplog.records if record.message == "slow query"]
+    watched.close()
+    assert "find notes options,label sort label" in repr(told)
+    assert "a secret name" not in repr(told)

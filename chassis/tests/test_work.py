@@ -15,7 +15,8 @@ from chassis import idempotency, outbox, testing, timers, work
 from chassis.contract import operations
 from chassis.errors import Conflict, DeadlineExceeded, NotFound
 from chassis.identity import Caller
-from chassis.store import Collection, Duplicate, Index, Store, connect, migrate, schema
+from chassis.migrations import migrate
+from chassis.store import Collection, Duplicate, Index, Store, connect, schema
 from chassis.work import Work
 
 NOTES = Collection("notes", customer_pb2.Attribute, "key", indexes=(Index("label", unique=True, field="label"),))

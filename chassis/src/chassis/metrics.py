@@ -13,6 +13,7 @@ HTTP_REFUSED = Counter("crm_http_refused_total", "Requests refused before they r
 
 STORE_SECONDS = Histogram("crm_store_seconds", "Time of a store command.", ("command",), buckets=_FAST)
 STORE_FAILURES = Counter("crm_store_failures_total", "Store commands that failed.", ("command",))
+STORE_SLOW = Counter("crm_store_slow_total", "Store commands that took more than 200 ms.", ("query",))
 TRANSACTION_SECONDS = Histogram(
     "crm_transaction_seconds", "Time of a transaction, repetitions included.", buckets=_FAST
 )

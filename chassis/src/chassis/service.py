@@ -20,6 +20,7 @@ from chassis import (
     inbox,
     leases,
     log,
+    migrations,
     outbox,
     rpc,
     store,
@@ -71,6 +72,7 @@ class Service:
     every: Callable[[Work, Envelope], None] | None = None
     timers: Mapping[str, TimerHandler] = field(default_factory=dict)
     loops: Mapping[str, Callable[[Store, Held, StopSignal], None]] = field(default_factory=dict)
+    backfills: tuple[migrations.Backfill, ...] = ()
 
     @property
     def database(self) -> str:
@@ -87,6 +89,7 @@ class Service:
             inbox.SCHEMA,
             timers.SCHEMA,
             leases.SCHEMA,
+            migrations.SCHEMA,
             self.schema,
         )
         return {name: indexes for part in parts for name, indexes in part.items()}
@@ -100,7 +103,7 @@ def main(service: Service, settings: Settings, role: str, tasks: Tasks) -> int:
         settings.mongodb_uri, service.database, token_secret=settings.token_secret, schema=service.whole_schema
     )
     if role in ("migrate", "all"):
-        log.info("migrated", created=", ".join(store.migrate(opened, service.whole_schema)))
+        log.info("migrated", created=", ".join(migrations.migrate(opened, service.whole_schema, service.backfills)))
     if role == "migrate":
         return 0
     store.verify(opened, service.whole_schema)

@@ -11,10 +11,10 @@ from pymongo import MongoClient, WriteConcern, monitoring
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from chassis import codec, metrics
+from chassis import codec, log, metrics
 from chassis.errors import Conflict, Unavailable
 
 M = TypeVar("M", bound=Message)
@@ -25,8 +25,7 @@ Session = ClientSession
 MAJORITY = WriteConcern("majority", j=True, wtimeout=5000)
 SNAPSHOT = ReadConcern("snapshot")
 TRANSACTION_SECONDS = 5.0
-NAMESPACE_EXISTS = 48
-MIGRATION_SECONDS = 4 * 3600.0  # an index on what there is already takes as long as it takes
+SLOW_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -113,17 +112,37 @@ class Duplicate(Conflict):
         self.collection, self.index, self.field = collection, index, field
 
 
-class _SlowQueries(monitoring.CommandListener):
-    """Observes the time of every command by name and collection; the driver demands a subclass."""
+class _Observer(monitoring.CommandListener):
+    """Measures every command, and tells of slow ones what they asked for: names of fields, never values.
+
+    The driver demands a subclass.
+    """
+
+    def __init__(self) -> None:
+        self._shapes: dict[int, str] = {}
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
-        pass
+        self._shapes[event.request_id] = shape(event.command_name, event.command)
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        metrics.STORE_SECONDS.labels(event.command_name).observe(event.duration_micros / 1e6)
+        asked, seconds = self._shapes.pop(event.request_id, ""), event.duration_micros / 1e6
+        metrics.STORE_SECONDS.labels(event.command_name).observe(seconds)
+        if seconds > SLOW_SECONDS:
+            metrics.STORE_SLOW.labels(asked).inc()
+            log.warning("slow query", query=asked, milliseconds=round(seconds * 1000))
 
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        self._shapes.pop(event.request_id, None)
         metrics.STORE_FAILURES.labels(event.command_name).inc()
+
+
+def shape(command: str, document: Mapping[str, Any]) -> str:
+    """What a command asks for, without any value: `find customers _terms,status sort customer_number`."""
+    where, order = document.get("filter"), document.get("sort")
+    parts = [command, str(document[command]) if isinstance(document.get(command), str) else ""]
+    parts += [",".join(where)] if where else []
+    parts += ["sort", ",".join(order)] if order else []
+    return " ".join(one for one in parts if one)
 
 
 def connect(uri: str, name: str, *, token_secret: bytes = b"", schema: Schema | None = None) -> Store:
@@ -138,7 +157,7 @@ def connect(uri: str, name: str, *, token_secret: bytes = b"", schema: Schema | 
         serverSelectionTimeoutMS=5000,
         socketTimeoutMS=10000,
         appname=name,
-        event_listeners=[_SlowQueries()],
+        event_listeners=[_Observer()],
     )
     unique = {f"{at}.{one.name}": one.field for at, indexes in (schema or {}).items() for one in indexes if one.unique}
     dialect = "secantus" if client.admin.command("hello").get("setName") == "secantus" else "mongodb"
@@ -152,37 +171,6 @@ def reachable(store: Store) -> bool:
         return bool(store.client.admin.command("hello").get("isWritablePrimary"))
     except PyMongoError:
         return False
-
-
-def migrate(store: Store, schema: Schema) -> list[str]:
-    """Creates what is declared and missing; returns the names of what it created. Run it before a rollout."""
-    made = []
-    with pymongo.timeout(MIGRATION_SECONDS):
-        present = set(store.database.list_collection_names())
-        for name, indexes in schema.items():
-            if name not in present:
-                _create_collection(store, name)
-            for index in missing_indexes(store, name, indexes):
-                _create(store[name], index)
-                made.append(f"{name}.{index.name}")
-    return made
-
-
-def _create_collection(store: Store, name: str) -> None:
-    try:
-        store.database.create_collection(name, check_exists=False)
-    except OperationFailure as error:
-        if error.code != NAMESPACE_EXISTS:  # a migration beside this one was faster
-            raise
-
-
-def _create(collection: MongoCollection[Document], index: Index) -> None:
-    options: Document = {"name": index.name, "unique": index.unique}
-    if index.where is not None:
-        options["partialFilterExpression"] = index.where
-    if index.expire_seconds is not None:
-        options["expireAfterSeconds"] = index.expire_seconds
-    collection.create_index(index.pairs, **options)
 
 
 def missing_indexes(store: Store, name: str, indexes: Iterable[Index]) -> list[Index]:

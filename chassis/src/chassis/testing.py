@@ -13,8 +13,9 @@ from google.protobuf.message import Message
 from chassis import contract, events, identity, outbox, privacy, rpc
 from chassis.events import Envelope, clock
 from chassis.identity import Caller, Signer
+from chassis.migrations import migrate
 from chassis.rpc import Endpoint
-from chassis.store import Schema, Store, connect, migrate, transact
+from chassis.store import Schema, Store, connect, transact
 from chassis.work import Work
 
 R = TypeVar("R")

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 import onebox
-from chassis import store, testing
+from chassis import migrations, store, testing
 from chassis.errors import Unauthenticated
 from chassis.events import clock
 from gateway import keys
@@ -28,7 +28,7 @@ SHOP, TYPO, PROD = (f"{name}-{uuid4().hex[:8]}" for name in ("shop", "typo", "pr
 def settings(stack, mongodb_uri: str) -> dict[str, str]:
     """What a gateway needs to start, with its database as it is in a real installation."""
     opened = store.connect(mongodb_uri, "gateway", schema=SCHEMA)
-    store.migrate(opened, SCHEMA)
+    migrations.migrate(opened, SCHEMA)
     opened.close()
     return {"MONGODB_URI": mongodb_uri, "IDENTITY_KEY": stack.private_key}
 

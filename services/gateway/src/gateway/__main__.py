@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask
 from pymongo.errors import PyMongoError
 
-from chassis import config, contract, http, identity, log, store, trace
+from chassis import config, contract, http, identity, log, migrations, store, trace
 from chassis.errors import Fault
 from chassis.store import Store
 from gateway import keys, policy, server
@@ -82,7 +82,7 @@ def _check_issuer(settings: GatewaySettings) -> None:
 
 def migrate(settings: GatewaySettings) -> None:
     """Prepares the gateway's database."""
-    log.info("migrated", created=", ".join(store.migrate(_opened(settings), SCHEMA)))
+    log.info("migrated", created=", ".join(migrations.migrate(_opened(settings), SCHEMA)))
 
 
 def manage_keys(settings: GatewaySettings, given: argparse.Namespace) -> None:
