@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from pika.exceptions import ChannelClosedByBroker
 
 import onebox
-from chassis import broker, identity, inbox, leases, outbox, testing, timers, work
+from chassis import broker, identity, inbox, leases, outbox, parked, testing, timers, work
 from chassis.broker import ConfirmedPublisher, Consumer
 from chassis.errors import Unavailable
 from chassis.events import PARTITIONS, Envelope, clock, from_headers, partition, seal
@@ -386,11 +386,11 @@ def test_a_poisonous_event_is_set_aside_and_no_innocent_one_with_it(
                 deaths += 1
         assert is_set_aside(target)
         assert deaths == 5
-        assert target[inbox.PARKED].count_documents({}) == 1
+        assert target[parked.COLLECTION].count_documents({}) == 1
 
 
 def is_set_aside(target: Store) -> bool:
-    return target[inbox.PARKED].count_documents({"state": "dead"}) == 1
+    return target[parked.COLLECTION].count_documents({"state": "dead"}) == 1
 
 
 @pytest.mark.slow

@@ -7,37 +7,31 @@ whose handler fails is parked and acknowledged: its aggregate waits behind it, e
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from queue import Empty, Queue
-from random import uniform
 from threading import Event as StopSignal
 from typing import Any
 
-from pymongo import DeleteOne, UpdateOne
+from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
 
-from chassis import events, log, metrics, trace
+from chassis import log, metrics, parked, trace
 from chassis.broker import Delivery
-from chassis.errors import Fault, Unavailable
-from chassis.events import Envelope, clock
-from chassis.store import Document, Duplicate, Index, Schema, Session, Store, transact
+from chassis.errors import Unavailable
+from chassis.events import Envelope, from_document
+from chassis.store import Duplicate, Index, Schema, Session, Store, transact
 from chassis.work import Work
 
-HANDLED, POSITIONS, PARKED = "inbox", "positions", "parked"
+HANDLED, POSITIONS = "inbox", "positions"
 KEPT_SECONDS = 30 * 24 * 3600
-SCHEMA: Schema = {
-    HANDLED: (Index("handled", expire_seconds=KEPT_SECONDS),),
-    POSITIONS: (),
-    PARKED: (Index("aggregate_id, seq"), Index("state, next")),
-}
+SCHEMA: Schema = {HANDLED: (Index("handled", expire_seconds=KEPT_SECONDS),), POSITIONS: (), **parked.SCHEMA}
 BATCH = 50
-RETRIES = (5.0, 30.0, 120.0, 600.0, 3600.0)
 MOST_DELIVERIES = 4
 IDLE_SECONDS = 0.2
 
 Handler = Callable[[Work, Any], None]
 Begin = Callable[[Session, str], Work]
 Handlers = Mapping[str, Handler]
+Settle = Callable[[list[Delivery]], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ class Inbox:
     every: Callable[[Work, Envelope], None] | None = None
 
 
-def run(inbox: Inbox, inbound: "Queue[Delivery]", settle: Callable[[list[Delivery]], None], stop: StopSignal) -> None:
+def run(inbox: Inbox, inbound: "Queue[Delivery]", settle: Settle, stop: StopSignal) -> None:
     """Handles deliveries until `stop`, in batches; settles each only after its transaction."""
     while not stop.is_set():
         batch = _collect(inbound)
@@ -72,15 +66,20 @@ def _collect(inbound: "Queue[Delivery]") -> list[Delivery]:
     return batch
 
 
-def _take(inbox: Inbox, batch: list[Delivery], settle: Callable[[list[Delivery]], None], stop: StopSignal) -> None:
+def _take(inbox: Inbox, batch: list[Delivery], settle: Settle, stop: StopSignal) -> None:
+    """Handles a batch, half as much at a time whenever the store was away: perhaps it was too much for it at once."""
     counted: set[str] = set()
-    while not stop.is_set():
+    size = len(batch)
+    while batch and not stop.is_set():
+        some = batch[:size]
         try:
-            receive(inbox, [(one.envelope, one.redelivered) for one in batch], counted)
-            return settle(batch)
+            receive(inbox, [(one.envelope, one.redelivered) for one in some], counted)
+            settle(some)
+            batch = batch[size:]
         except (Unavailable, PyMongoError) as error:
             # The store is away, not the event wrong: nothing is settled until it is back.
             log.warning("events wait for the store", count=len(batch), error=error)
+            size = max(1, size // 2)
             stop.wait(1.0)
 
 
@@ -92,12 +91,16 @@ def receive(inbox: Inbox, batch: list[tuple[Envelope, bool]], counted: set[str] 
     `counted` holds what this delivery has been counted for, should the store be away in between.
     """
     counted = set() if counted is None else counted
-    again = [envelope for envelope, before in batch if before]
-    if not _suspected(inbox.store, [one for one in again if one.event_id not in counted]):
-        _suspect(inbox.store, [one for one in again if one.event_id not in counted])
-        counted |= {one.event_id for one in again}
+    known = parked.states(inbox.store, [envelope.event_id for envelope, before in batch if before])
+    batch = [(one, before) for one, before in batch if known.get(one.event_id) not in parked.WITH_THE_STORE]
+    fresh = [one for one, before in batch if before and one.event_id not in counted]
+    if all(known.get(one.event_id) != "trying" for one in fresh):
+        parked.suspect(inbox.store, fresh)
+        counted |= {one.event_id for one in fresh}
         try:
-            return _together(inbox, [envelope for envelope, _ in batch], parked={one.event_id for one in again})
+            return _together(
+                inbox, [one for one, _ in batch], waiting={one.event_id for one, before in batch if before}
+            )
         except Unavailable:
             raise
         except Exception as error:
@@ -106,77 +109,80 @@ def receive(inbox: Inbox, batch: list[tuple[Envelope, bool]], counted: set[str] 
         _count_and_try(inbox, envelope, counted) if before else _alone(inbox, envelope)
 
 
-def _suspected(store: Store, envelopes: list[Envelope]) -> bool:
-    ids = [one.event_id for one in envelopes]
-    return bool(ids) and store[PARKED].find_one({"_id": {"$in": ids}}, {"_id": 1}) is not None
-
-
-def _suspect(store: Store, envelopes: list[Envelope]) -> None:
-    if envelopes:
-        store[PARKED].bulk_write([_parked(one, {"state": "trying", "deliveries": 1}) for one in envelopes])
-
-
 def _count_and_try(inbox: Inbox, envelope: Envelope, counted: set[str]) -> None:
-    if envelope.event_id not in counted:
+    handled = inbox.store[HANDLED].find_one({"_id": envelope.event_id}) is not None
+    if envelope.event_id not in counted and not handled:
         counted.add(envelope.event_id)
-        if _count_delivery(inbox.store, envelope) > MOST_DELIVERIES:
-            return _park(inbox.store, envelope, state="dead", error="killed its consumer too often")
+        if parked.count_delivery(inbox.store, envelope) > MOST_DELIVERIES:
+            return parked.bury(inbox.store, envelope, error="killed its consumer too often")
     _alone(inbox, envelope)
 
 
-def _together(inbox: Inbox, envelopes: list[Envelope], *, parked: set[str]) -> None:
-    """Handles events in one transaction; `parked` are those that are written down as waiting."""
+def _together(inbox: Inbox, envelopes: list[Envelope], *, waiting: set[str], follow: bool = True) -> None:
+    """Handles events in one transaction; those `waiting` are parked until then."""
 
     def body(session: Session) -> None:
         work = inbox.begin(session, "event:batch")
-        _apply(inbox, work, envelopes, parked=parked)
+        _apply(inbox, work, envelopes, waiting=waiting, follow=follow)
         work.flush()
 
-    transact(inbox.store, body)
+    try:
+        transact(inbox.store, body)
+    except Duplicate as duplicate:
+        if duplicate.collection != POSITIONS:
+            raise
+        transact(inbox.store, body)  # another worker began with this record in between; now it is seen
 
 
-def _alone(inbox: Inbox, envelope: Envelope) -> None:
+def _alone(inbox: Inbox, envelope: Envelope, *, attempts: int = 1) -> None:
+    """Handles one event; its failure counts as the `attempts`-th. Those that waited for it become due by themselves,
+    so that none is blamed for another's failure."""
     try:
         with trace.span(f"handle {envelope.type}", parent=envelope.traceparent, kind=trace.CONSUMER):
-            _together(inbox, [envelope], parked={envelope.event_id})
+            _together(inbox, [envelope], waiting={envelope.event_id}, follow=False)
     except Unavailable:
         raise
     except Duplicate as duplicate:
         if duplicate.collection != HANDLED:
-            _fail(inbox.store, envelope, duplicate)
+            parked.fail(inbox.store, envelope, duplicate, attempts=attempts)
     except Exception as error:
-        _fail(inbox.store, envelope, error)
+        parked.fail(inbox.store, envelope, error, attempts=attempts)
 
 
-def _apply(inbox: Inbox, work: Work, envelopes: Iterable[Envelope], *, parked: set[str]) -> None:
-    """Applies what is next, drops what is old, parks what is early, then what the gaps were waiting for."""
+def _apply(inbox: Inbox, work: Work, envelopes: Iterable[Envelope], *, waiting: set[str], follow: bool) -> None:
+    """Applies what is next, drops what is old, parks what is early; then applies or releases what waited for it."""
     ordered = sorted(envelopes, key=lambda one: one.seq)
     keys = sorted({one.aggregate_id for one in ordered})
     before = _positions(work, keys)
     after = dict(before)
     for envelope in ordered:
-        _step(inbox, work, envelope, after, parked=envelope.event_id in parked)
-    for early in _waiting(work, keys):
-        if early.seq <= after.get(early.aggregate_id, 0) + 1:
-            _step(inbox, work, early, after, parked=True)
+        _step(inbox, work, envelope, after, waiting=envelope.event_id in waiting)
+    for early in parked.early(work.store, work.session, keys):
+        if early.seq > after.get(early.aggregate_id, 0) + 1:
+            continue
+        if follow:
+            _step(inbox, work, early, after, waiting=True)
+        else:
+            work.write(parked.COLLECTION, parked.releasing(early, work.now))
     for key in keys:
         if after.get(key, 0) != before.get(key, 0):
             _move(work, key, before.get(key, 0), after[key])
 
 
-def _step(inbox: Inbox, work: Work, envelope: Envelope, positions: dict[str, int], *, parked: bool) -> None:
+def _step(inbox: Inbox, work: Work, envelope: Envelope, positions: dict[str, int], *, waiting: bool) -> None:
     last = positions.get(envelope.aggregate_id, 0)
     if envelope.seq <= last:
         result = "dropped"
     elif envelope.seq > last + 1:
         result = "early"
-        work.write(PARKED, _parked(envelope, {"state": "early"}))
+        work.write(parked.COLLECTION, parked.parking(envelope, {"state": "early"}))
+        _notice(work, envelope)
     else:
         result = "applied"
         positions[envelope.aggregate_id] = envelope.seq
         _handle(inbox, work, envelope)
-    if parked and result != "early":
-        work.write(PARKED, DeleteOne({"_id": envelope.event_id}))
+    if waiting and result != "early":
+        work.write(parked.COLLECTION, parked.leaving(envelope))
     metrics.EVENTS_HANDLED.labels(envelope.type, result).inc()
 
 
@@ -198,75 +204,43 @@ def _positions(work: Work, keys: list[str]) -> dict[str, int]:
 
 
 def _move(work: Work, key: str, before: int, after: int) -> None:
-    if before == 0:
-        work.put(POSITIONS, {"_id": key, "seq": after})
-    else:
-        work.write(POSITIONS, UpdateOne({"_id": key, "seq": before}, {"$set": {"seq": after}}), certain=True)
+    write = UpdateOne({"_id": key, "seq": before}, {"$set": {"seq": after}}, upsert=before == 0)
+    work.write(POSITIONS, write, certain=before > 0)
 
 
-def _waiting(work: Work, keys: list[str]) -> list[Envelope]:
-    where = {"aggregate_id": {"$in": keys}, "state": "early"}
-    found = [events.from_document(one["envelope"]) for one in work.store[PARKED].find(where, session=work.session)]
-    return sorted(found, key=lambda one: one.seq)
-
-
-# --- events that wait ------------------------------------------------------------------------------------------------
-
-
-def _parked(envelope: Envelope, changes: Document) -> UpdateOne:
-    fixed = {"aggregate_id": envelope.aggregate_id, "seq": envelope.seq, "envelope": envelope.document()}
-    return UpdateOne({"_id": envelope.event_id}, {"$set": changes, "$setOnInsert": fixed}, upsert=True)
-
-
-def _park(store: Store, envelope: Envelope, *, state: str, error: str, **changes: Any) -> None:
-    store[PARKED].bulk_write([_parked(envelope, {"state": state, "error": error, "since": clock(), **changes})])
-    metrics.EVENTS_HANDLED.labels(envelope.type, state).inc()
-    log.error("event parked", type=envelope.type, event_id=envelope.event_id, state=state, error=error)
-
-
-def _count_delivery(store: Store, envelope: Envelope) -> int:
-    if store[HANDLED].find_one({"_id": envelope.event_id}) is not None:
-        return 0
-    count = UpdateOne({"_id": envelope.event_id}, {"$inc": {"deliveries": 1}})
-    store[PARKED].bulk_write([_parked(envelope, {"state": "trying"}), count])
-    found = store[PARKED].find_one({"_id": envelope.event_id}, {"deliveries": 1})
-    return int(found["deliveries"]) if found else 0
-
-
-def _fail(store: Store, envelope: Envelope, error: Exception) -> None:
-    found = store[PARKED].find_one({"_id": envelope.event_id}) or {}
-    attempts = found.get("attempts", 0) + 1
-    log.warning("event handler failed", type=envelope.type, attempt=attempts, error=error)
-    reason = error.reason if isinstance(error, Fault) else type(error).__name__
-    if attempts > len(RETRIES):
-        return _park(store, envelope, state="dead", error=reason, attempts=attempts)
-    _park(store, envelope, state="failed", error=reason, attempts=attempts, next=_due(attempts))
-
-
-def _due(attempts: int) -> datetime:
-    return clock() + timedelta(seconds=RETRIES[attempts - 1] * uniform(0.8, 1.2))
+def _notice(work: Work, early: Envelope) -> None:
+    """Makes parking an early event collide with handling the one before it at the same moment: else neither would see
+    the other, and the early one would wait for ever."""
+    write = UpdateOne(
+        {"_id": early.aggregate_id}, {"$set": {"early": early.seq}, "$setOnInsert": {"seq": 0}}, upsert=True
+    )
+    work.write(POSITIONS, write)
 
 
 def retry_parked(inbox: Inbox, stop: StopSignal) -> None:
     """Tries parked events again when they are due, until `stop`."""
     while not stop.is_set():
         try:
-            retry_due(inbox)
+            if not retry_due(inbox):
+                stop.wait(1.0)
         except (Unavailable, PyMongoError) as error:
             log.warning("parked events wait for the store", error=error)
-        stop.wait(1.0)
+            stop.wait(1.0)
 
 
 def retry_due(inbox: Inbox) -> int:
-    """Tries what is due now, oldest first; returns how many events were tried."""
-    due = list(inbox.store[PARKED].find({"state": "failed", "next": {"$lte": clock()}}).sort("next", 1).limit(BATCH))
-    for one in due:
-        _alone(inbox, events.from_document(one["envelope"]))
-    _measure(inbox.store)
-    return len(due)
+    """Tries what is due now, oldest first, each once by one worker; returns how many events were tried."""
+    tried = 0
+    for one in parked.due(inbox.store):
+        attempts = parked.claim(inbox.store, one)
+        if attempts:
+            _retry(inbox, from_document(one["envelope"]), attempts)
+            tried += 1
+    parked.measure(inbox.store)
+    return tried
 
 
-def _measure(store: Store) -> None:
-    for state in ("early", "failed", "dead"):
-        found = store[PARKED].find({"state": state}, {"_id": 1}).limit(1000)
-        metrics.EVENTS_PARKED.labels(state).set(sum(1 for _ in found))
+def _retry(inbox: Inbox, envelope: Envelope, attempts: int) -> None:
+    if attempts > len(parked.RETRIES) + 1:  # the last try did not even live to fail
+        return parked.bury(inbox.store, envelope, error="killed its consumer too often")
+    _alone(inbox, envelope, attempts=attempts)

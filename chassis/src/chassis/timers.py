@@ -14,7 +14,7 @@ from pymongo import DeleteOne, ReplaceOne
 from pymongo.errors import PyMongoError
 
 from chassis import log, metrics
-from chassis.errors import Conflict, Fault
+from chassis.errors import Conflict
 from chassis.events import clock
 from chassis.store import Document, Index, Schema, Store, transact
 
@@ -77,7 +77,7 @@ def _fire(store: Store, handlers: Mapping[str, Handler], begin: Begin, timer: Do
         transact(store, body)
     except Conflict:
         return  # cancelled, moved or fired by another worker in the meantime
-    except (Fault, PyMongoError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:
         log.error("timer failed", kind=timer["kind"], key=timer["key"], error=error)
         _postpone(store, timer)
         return
