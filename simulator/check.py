@@ -43,8 +43,7 @@ def _events(client: MongoClient[Json]) -> list[tuple[str, int]]:
 
 
 def _facts(client: MongoClient[Json]) -> int:
-    newest = client["analytics"]["freshness"].find_one({"_id": "newest"})
-    return int(newest["count"]) if newest else 0
+    return sum(int(partition["count"]) for partition in client["analytics"]["freshness"].find({}))
 
 
 def compare(uri: str, loader: Channel, office: Channel, ledger: Ledger) -> Findings:

@@ -7,8 +7,8 @@ from typing import Any
 from crm.analytics.v1 import analytics_pb2
 
 from analytics import rules
-from analytics.store import FACTS, FRESHNESS, NEWEST, TOTALS, TOTALS_INDEXES
-from chassis import contract, privacy
+from analytics.store import FACTS, FRESHNESS, TOTALS, TOTALS_INDEXES
+from chassis import contract, events, privacy
 from chassis.events import Envelope
 from chassis.reads import Reader
 from chassis.store import Document, Store
@@ -32,25 +32,30 @@ def take_in(work: Work, envelope: Envelope) -> None:
     fact.occurred_time.FromDatetime(envelope.occurred)
     fact.recorded_time.FromDatetime(work.now)
     work.put(FACTS.name, FACTS.document(fact))
-    for (day, measure), count in _counts([fact]).items():
-        work.count(TOTALS, _total_key(day, measure), by=count, fixed=_total(day, measure))
+    for place, count in _counts([fact]).items():
+        work.count(TOTALS, _key(place), by=count, fixed=_total(place))
     times = {"occurred": envelope.occurred, "recorded": work.now}
-    work.count(FRESHNESS, NEWEST, fixed={}, latest=times)
+    work.count(FRESHNESS, str(envelope.partition), fixed={}, latest=times)
 
 
-def _counts(facts: list[analytics_pb2.Fact]) -> Counter[tuple[str, rules.Measure]]:
-    found: Counter[tuple[str, rules.Measure]] = Counter()
+Place = tuple[str, rules.Measure, int]  # where something is counted: day, measure, partition
+
+
+def _counts(facts: list[analytics_pb2.Fact]) -> Counter[Place]:
+    found: Counter[Place] = Counter()
     for fact in facts:
-        day = rules.day_of(fact.occurred_time.ToDatetime())
-        found.update((day, measure) for measure in rules.measures(event_of(fact)))
+        day, number = rules.day_of(fact.occurred_time.ToDatetime()), events.partition(fact.aggregate_id)
+        found.update((day, measure, number) for measure in rules.measures(event_of(fact)))
     return found
 
 
-def _total_key(day: str, measure: rules.Measure) -> str:
-    return f"{day}|{measure.name}|{measure.of}"
+def _key(place: Place) -> str:
+    day, measure, number = place
+    return f"{day}|{measure.name}|{measure.of}|{number}"
 
 
-def _total(day: str, measure: rules.Measure) -> Document:
+def _total(place: Place) -> Document:
+    day, measure, _number = place
     return {"day": day, "measure": measure.name, "of": measure.of}
 
 
@@ -66,7 +71,7 @@ def rebuild(store: Store) -> int:
     """
     fresh = store[f"{TOTALS}_rebuilt"]
     fresh.drop()
-    counts: Counter[tuple[str, rules.Measure]] = Counter()
+    counts: Counter[Place] = Counter()
     read = 0
     for batch in _log(store):
         counts.update(_counts(batch))
@@ -74,13 +79,9 @@ def rebuild(store: Store) -> int:
     for index in TOTALS_INDEXES:
         fresh.create_index(index.pairs, name=index.name)
     if counts:
-        fresh.insert_many([_rebuilt(day, measure, count) for (day, measure), count in counts.items()])
+        fresh.insert_many([{"_id": _key(place), "count": count, **_total(place)} for place, count in counts.items()])
     fresh.rename(TOTALS, dropTarget=True)
     return read
-
-
-def _rebuilt(day: str, measure: rules.Measure, count: int) -> Document:
-    return {"_id": _total_key(day, measure), "count": count, **_total(day, measure)}
 
 
 def _log(store: Store) -> Iterator[list[analytics_pb2.Fact]]:

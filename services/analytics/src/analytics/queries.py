@@ -6,7 +6,7 @@ from crm.analytics.v1 import analytics_pb2
 
 from analytics import rules
 from analytics.commands import event_of
-from analytics.store import FACTS, FRESHNESS, NEWEST, TOTALS
+from analytics.store import FACTS, FRESHNESS, TOTALS
 from chassis.errors import NotFound
 from chassis.events import clock
 from chassis.reads import Reader
@@ -18,11 +18,12 @@ _BREAKDOWNS = {"kind": "customers_by_kind", "source": "customers_by_source", "ch
 
 def get_freshness(reader: Reader, _request: analytics_pb2.GetFreshnessRequest) -> analytics_pb2.GetFreshnessResponse:
     """How far the facts have come."""
-    newest = reader.store[FRESHNESS].find_one({"_id": NEWEST})
-    if newest is None:
+    partitions = list(reader.store[FRESHNESS].find({}))
+    if not partitions:
         return analytics_pb2.GetFreshnessResponse()
-    response = analytics_pb2.GetFreshnessResponse(facts=newest["count"])
-    response.occurred_time.FromDatetime(newest["occurred"])
+    newest = max(partitions, key=lambda one: one["recorded"])
+    response = analytics_pb2.GetFreshnessResponse(facts=sum(one["count"] for one in partitions))
+    response.occurred_time.FromDatetime(max(one["occurred"] for one in partitions))
     response.recorded_time.FromDatetime(newest["recorded"])
     response.lag_seconds = (newest["recorded"] - newest["occurred"]).total_seconds()
     return response

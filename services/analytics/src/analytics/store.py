@@ -19,11 +19,12 @@ FACTS = Collection(
     ),
     derive=lambda fact: {"_position": f"{fact.recorded_time.ToMilliseconds():014d}:{fact.event_id}"},
 )
-# Totals by day and measure: {"_id": "2026-05-01|contacts|WEB", "day": …, "measure": …, "of": …, "count": …}
+# Totals by day, measure and partition of the events, so that two workers never count in one document:
+# {"_id": "2026-05-01|contacts|WEB|7", "day": …, "measure": …, "of": …, "count": …}
 TOTALS = "totals"
 TOTALS_INDEXES = (Index("day"),)
 
-# One document: how many facts there are, and when the newest happened and arrived.
-FRESHNESS, NEWEST = "freshness", "newest"
+# A document for each partition: how many facts there are, and when the newest happened and arrived.
+FRESHNESS = "freshness"
 
 SCHEMA: Schema = {**schema(FACTS), TOTALS: TOTALS_INDEXES, FRESHNESS: ()}
