@@ -128,8 +128,8 @@ def _prepared(
     parts, addresses = _service_parts(service, split=split)
     doors, urls = _gateway_parts(common | addresses | {"IDENTITY_KEY_FILE": str(directory / "identity-key.json")})
     stack = Stack(directory, database, broker, urls, {}, parts | doors)
-    _migrate(stack, service, common)
-    stack.keys.update(_client_keys(directory, database.uri))
+    migrate(dict.fromkeys(SERVICES, service) | {"gateway": common}, directory)
+    stack.keys.update(client_keys(directory, database.uri, CLIENTS))
     return stack
 
 
@@ -174,12 +174,17 @@ def _port(name: str) -> int:
     return preferred if onebox.is_free(preferred) else onebox.free_port()
 
 
-def _migrate(stack: Stack, service: Mapping[str, str], common: Mapping[str, str]) -> None:
-    """Prepares every database, side by side; raises RuntimeError where one cannot be."""
-    wanted = dict.fromkeys(SERVICES, service) | {"gateway": common}
+def migrate(wanted: Mapping[str, Mapping[str, str]], directory: Path, *, modules: Mapping[str, str] = NONE) -> None:
+    """Prepares the databases of these services, side by side, each with its settings; raises RuntimeError where one
+    cannot be. A service's module has its name, or the one in `modules`."""
     started = [
         onebox.start_service(
-            f"{name}-migrate", module=name, role="migrate", settings=settings, directory=stack.directory, ready_url=None
+            f"{name}-migrate",
+            module=modules.get(name, name),
+            role="migrate",
+            settings=settings,
+            directory=directory,
+            ready_url=None,
         )
         for name, settings in wanted.items()
     ]
@@ -190,20 +195,19 @@ def _migrate(stack: Stack, service: Mapping[str, str], common: Mapping[str, str]
             raise RuntimeError(f"{process.name} failed; its log ends:\n{process.tail()}")
 
 
-def _client_keys(directory: Path, uri: str) -> dict[str, str]:
-    """A key for each client of development; those of an earlier run are used again while they are valid."""
+def client_keys(directory: Path, uri: str, clients: Mapping[str, tuple[str, list[str]]]) -> dict[str, str]:
+    """A key for each of these clients (kind and roles); those of an earlier run are used again while they are valid."""
     path = directory / "keys.json"
     known: dict[str, str] = json.loads(_kept(path, lambda: "{}"))
     opened = store.connect(uri, "gateway", schema=GATEWAY_SCHEMA)
-    for client in CLIENTS:
-        known[client] = _valid_key(opened, client, known.get(client, ""))
+    for client, (kind, roles) in clients.items():
+        known[client] = _valid_key(opened, client, known.get(client, ""), kind=kind, roles=roles)
     opened.close()
     path.write_text(json.dumps(known, indent=2))
     return known
 
 
-def _valid_key(opened: store.Store, client: str, known: str) -> str:
-    kind, roles = CLIENTS[client]
+def _valid_key(opened: store.Store, client: str, known: str, *, kind: str, roles: list[str]) -> str:
     try:
         keys.authenticate(opened, known, clock())
         return known

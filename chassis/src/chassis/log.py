@@ -36,7 +36,8 @@ def _value(value: Any) -> Any:
     """What may stand in a log: numbers, short text, the kind and place of an error, the type of a message."""
     if isinstance(value, BaseException):
         place = traceback.extract_tb(value.__traceback__)[-1:]
-        return {"kind": type(value).__name__, "at": [f"{one.filename}:{one.lineno}" for one in place]}
+        cause = {"cause": type(value.__cause__).__name__} if value.__cause__ is not None else {}
+        return {"kind": type(value).__name__, "at": [f"{one.filename}:{one.lineno}" for one in place], **cause}
     if isinstance(value, Message):
         return value.DESCRIPTOR.full_name
     return value if isinstance(value, int | float | bool | None) else str(value)[:500]
@@ -50,6 +51,7 @@ def configure(service: str, level: str = "INFO") -> None:
     root.handlers[:] = [handler]
     root.setLevel("WARNING")
     _logger.setLevel(level)
+    logging.getLogger("pika").setLevel("CRITICAL")  # a lost broker is told once, by who lost it
 
 
 def info(message: str, **fields: Any) -> None:
