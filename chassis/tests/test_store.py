@@ -1,5 +1,6 @@
 """The store: declared indexes, the concern on the wire, pages that miss and repeat nobody."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ from crm.customer.v1 import customer_pb2
 from pymongo import monitoring
 
 from chassis import idempotency, inbox, leases, outbox, store, timers, work
-from chassis.errors import Invalid, NotFound
+from chassis.errors import Invalid, NotFound, Unavailable
 from chassis.reads import Reader, beginning, read_token, write_token
 from chassis.store import Collection, Index, Store, connect, schema, transact
 
@@ -62,6 +63,26 @@ def test_a_transaction_is_majority_journaled_and_a_snapshot_on_the_wire(opened: 
     assert sent["insert"]["readConcern"]["level"] == "snapshot"
     concern = sent["commitTransaction"]["writeConcern"]
     assert (concern["w"], concern["j"]) == ("majority", True)
+
+
+def test_a_transaction_that_ran_out_of_time_lets_go_of_what_it_held(opened: Store) -> None:
+    put(opened, 1)
+    notes = opened[NOTES.name]
+
+    def late(session: Any) -> None:
+        notes.update_one({"_id": "k1"}, {"$set": {"label": "late"}}, session=session)
+        time.sleep(1.5)
+        notes.find_one({"_id": "k1"}, session=session)
+
+    with pytest.raises(Unavailable):
+        transact(opened, late, seconds=1)
+    # The store itself would keep the lock for ten seconds and more.
+    transact(
+        opened,
+        lambda session: notes.update_one({"_id": "k1"}, {"$set": {"label": "next"}}, session=session),
+        seconds=3,
+    )
+    assert notes.find_one({"_id": "k1"})["label"] == "next"
 
 
 def test_what_nobody_stored_is_not_found(opened: Store) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from time import perf_counter
+from random import uniform
+from time import monotonic, perf_counter, sleep
 from typing import Any, Generic, TypeVar
 
 import pymongo
@@ -25,6 +26,7 @@ Session = ClientSession
 MAJORITY = WriteConcern("majority", j=True, wtimeout=5000)
 SNAPSHOT = ReadConcern("snapshot")
 TRANSACTION_SECONDS = 5.0
+LAST_SECONDS = 1.0  # for an abort or a commit when a transaction's own time is up
 SLOW_SECONDS = 0.2
 
 
@@ -196,14 +198,50 @@ def transact(store: Store, body: Callable[[Session], R], *, seconds: float = TRA
     """
     started = perf_counter()
     try:
-        with pymongo.timeout(seconds), store.client.start_session() as session:
-            return session.with_transaction(
-                lambda one: _named(store, lambda: body(one)), read_concern=SNAPSHOT, write_concern=MAJORITY
-            )
+        with store.client.start_session() as session:
+            return _repeated(store, session, body, ends=monotonic() + seconds)
     except PyMongoError as error:
         raise unavailable(error) from error
     finally:
         metrics.TRANSACTION_SECONDS.observe(perf_counter() - started)
+
+
+def _repeated(store: Store, session: Session, body: Callable[[Session], R], *, ends: float) -> R:
+    # Not the driver's `with_transaction`: that cannot abort once its time is up, and the transaction would keep its
+    # locks until the server gives it up; nor does it end before two minutes.
+    attempt = 0
+    while True:
+        session.start_transaction(SNAPSHOT, MAJORITY)
+        try:
+            with pymongo.timeout(max(ends - monotonic(), LAST_SECONDS)):
+                result = _named(store, lambda: body(session))
+            _commit(session, ends)
+            return result
+        except PyMongoError as error:
+            pause = uniform(0, min(0.005 * 1.5**attempt, 0.5))
+            if not error.has_error_label("TransientTransactionError") or monotonic() + pause > ends:
+                raise
+        finally:
+            _abort(session)
+        sleep(pause)
+        attempt += 1
+
+
+def _commit(session: Session, ends: float) -> None:
+    """Commits, again while the outcome is unknown: until `ends`, but in any case for a moment."""
+    with pymongo.timeout(max(ends - monotonic(), LAST_SECONDS)):
+        while True:
+            try:
+                return session.commit_transaction()
+            except PyMongoError as error:
+                if not error.has_error_label("UnknownTransactionCommitResult") or error.timeout:
+                    raise
+
+
+def _abort(session: Session) -> None:
+    if session.in_transaction:
+        with pymongo.timeout(LAST_SECONDS):
+            session.abort_transaction()
 
 
 def unavailable(error: PyMongoError) -> Unavailable:
