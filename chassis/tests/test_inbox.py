@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from crm.customer.v1 import customer_pb2, events_pb2
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pymongo import UpdateOne
 
 from chassis import inbox, outbox, parked, testing, timers, work
@@ -106,6 +108,25 @@ def test_an_early_event_waits_for_the_one_before(store: Store) -> None:
     assert (effects(store, "a"), waiting(store)) == ([], {2: "early", 3: "early"})
     receive(store, event("a", 1))
     assert (state(store)["a"], waiting(store)) == ("1,2,3,", {})
+
+
+def test_what_comes_with_an_event_that_fills_a_gap_is_applied_after_what_waited_for_it(store: Store) -> None:
+    receive(store, event("a", 3))
+    receive(store, event("a", 1), event("a", 2), event("a", 4), event("a", 5))
+    assert (state(store)["a"], waiting(store)) == ("1,2,3,4,5,", {})
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_order_in_any_batches_ends_in_the_state_of_the_ordered_stream(store: Store, data: st.DataObject) -> None:
+    for collection in (inbox.HANDLED, inbox.POSITIONS, parked.COLLECTION, STATES.name):
+        store[collection].delete_many({})
+    stream = data.draw(st.permutations([event(record, seq) for record in "abc" for seq in range(1, 6)]))
+    while stream:
+        size = data.draw(st.integers(1, len(stream)))
+        receive(store, *stream[:size])
+        stream = stream[size:]
+    assert (state(store), waiting(store)) == (dict.fromkeys("abc", "1,2,3,4,5,"), {})
 
 
 def test_an_old_event_is_dropped(store: Store) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
 
-from chassis import log, metrics, parked, trace
+from chassis import contract, log, metrics, parked, trace
 from chassis.broker import Delivery
 from chassis.errors import Unavailable
 from chassis.events import Envelope, from_document
-from chassis.store import Duplicate, Index, Schema, Session, Store, transact
+from chassis.store import Duplicate, Index, Schema, Session, Store, reachable, transact
 from chassis.work import Work
 
 HANDLED, POSITIONS = "inbox", "positions"
@@ -69,16 +69,19 @@ def _collect(inbound: "Queue[Delivery]") -> list[Delivery]:
 def _take(inbox: Inbox, batch: list[Delivery], settle: Settle, stop: StopSignal) -> None:
     """Handles a batch, half as much at a time whenever the store was away: perhaps it was too much for it at once."""
     counted: set[str] = set()
-    size = len(batch)
+    size, alone = len(batch), 0
     while batch and not stop.is_set():
         some = batch[:size]
         try:
             receive(inbox, [(one.envelope, one.redelivered) for one in some], counted)
             settle(some)
-            batch = batch[size:]
+            batch, alone = batch[size:], 0
         except (Unavailable, PyMongoError) as error:
             # The store is away, not the event wrong: nothing is settled until it is back.
             log.warning("events wait for the store", count=len(batch), error=error)
+            alone += len(some) == 1
+            if alone > 2 and reachable(inbox.store):  # the store is there for everybody else: it is the event
+                parked.fail(inbox.store, some[0].envelope, error, attempts=1)
             size = max(1, size // 2)
             stop.wait(1.0)
 
@@ -91,16 +94,14 @@ def receive(inbox: Inbox, batch: list[tuple[Envelope, bool]], counted: set[str] 
     `counted` holds what this delivery has been counted for, should the store be away in between.
     """
     counted = set() if counted is None else counted
-    known = parked.states(inbox.store, [envelope.event_id for envelope, before in batch if before])
+    known = parked.states(inbox.store, [envelope.event_id for envelope, _ in batch])
     batch = [(one, before) for one, before in batch if known.get(one.event_id) not in parked.WITH_THE_STORE]
     fresh = [one for one, before in batch if before and one.event_id not in counted]
     if all(known.get(one.event_id) != "trying" for one in fresh):
         parked.suspect(inbox.store, fresh)
         counted |= {one.event_id for one in fresh}
         try:
-            return _together(
-                inbox, [one for one, _ in batch], waiting={one.event_id for one, before in batch if before}
-            )
+            return together(inbox, [one for one, _ in batch], waiting={one.event_id for one, before in batch if before})
         except Unavailable:
             raise
         except Exception as error:
@@ -118,12 +119,12 @@ def _count_and_try(inbox: Inbox, envelope: Envelope, counted: set[str]) -> None:
     _alone(inbox, envelope)
 
 
-def _together(inbox: Inbox, envelopes: list[Envelope], *, waiting: set[str], follow: bool = True) -> None:
+def together(inbox: Inbox, envelopes: list[Envelope], *, waiting: set[str], follow: bool = True) -> None:
     """Handles events in one transaction; those `waiting` are parked until then."""
 
     def body(session: Session) -> None:
         work = inbox.begin(session, "event:batch")
-        _apply(inbox, work, envelopes, waiting=waiting, follow=follow)
+        apply(inbox, work, envelopes, waiting=waiting, follow=follow)
         work.flush()
 
     try:
@@ -139,7 +140,7 @@ def _alone(inbox: Inbox, envelope: Envelope, *, attempts: int = 1) -> None:
     so that none is blamed for another's failure."""
     try:
         with trace.span(f"handle {envelope.type}", parent=envelope.traceparent, kind=trace.CONSUMER):
-            _together(inbox, [envelope], waiting={envelope.event_id}, follow=False)
+            together(inbox, [envelope], waiting={envelope.event_id}, follow=False)
     except Unavailable:
         raise
     except Duplicate as duplicate:
@@ -149,21 +150,22 @@ def _alone(inbox: Inbox, envelope: Envelope, *, attempts: int = 1) -> None:
         parked.fail(inbox.store, envelope, error, attempts=attempts)
 
 
-def _apply(inbox: Inbox, work: Work, envelopes: Iterable[Envelope], *, waiting: set[str], follow: bool) -> None:
-    """Applies what is next, drops what is old, parks what is early; then applies or releases what waited for it."""
-    ordered = sorted(envelopes, key=lambda one: one.seq)
-    keys = sorted({one.aggregate_id for one in ordered})
+def apply(inbox: Inbox, work: Work, envelopes: Iterable[Envelope], *, waiting: set[str], follow: bool) -> None:
+    """Applies what is next, drops what is old, parks what is early; what waited for it in the store is applied in its
+    place among them or, without `follow`, released."""
+    given = {one.event_id: one for one in envelopes}
+    keys = sorted({one.aggregate_id for one in given.values()})
+    early = parked.early(work.store, work.session, keys)
+    there = waiting | {one.event_id for one in early}
     before = _positions(work, keys)
     after = dict(before)
-    for envelope in ordered:
-        _step(inbox, work, envelope, after, waiting=envelope.event_id in waiting)
-    for early in parked.early(work.store, work.session, keys):
-        if early.seq > after.get(early.aggregate_id, 0) + 1:
-            continue
-        if follow:
-            _step(inbox, work, early, after, waiting=True)
-        else:
-            work.write(parked.COLLECTION, parked.releasing(early, work.now))
+    others = [one for one in early if one.event_id not in given]
+    for envelope in sorted([*given.values(), *(others if follow else ())], key=lambda one: one.seq):
+        if envelope.event_id in given or envelope.seq <= after.get(envelope.aggregate_id, 0) + 1:
+            _step(inbox, work, envelope, after, waiting=envelope.event_id in there)
+    for envelope in () if follow else others:
+        if envelope.seq <= after.get(envelope.aggregate_id, 0) + 1:
+            work.write(parked.COLLECTION, parked.releasing(envelope))
     for key in keys:
         if after.get(key, 0) != before.get(key, 0):
             _move(work, key, before.get(key, 0), after[key])
@@ -189,13 +191,18 @@ def _step(inbox: Inbox, work: Work, envelope: Envelope, positions: dict[str, int
 def _handle(inbox: Inbox, work: Work, envelope: Envelope) -> None:
     work.put(HANDLED, {"_id": envelope.event_id, "handled": work.now})
     with trace.span(f"apply {envelope.type}", parent=envelope.traceparent, kind=trace.CONSUMER):
-        work.traceparent = trace.traceparent()
+        work.traceparent, work.occurred = trace.traceparent(), envelope.occurred
         if inbox.every is not None:
             inbox.every(work, envelope)
         handler = inbox.handlers.get(envelope.type)
         if handler is not None:
             handler(work, envelope.message())
     metrics.EVENT_LAG.observe((work.now - envelope.occurred).total_seconds())
+
+
+def position(work: Work, aggregate_id: str) -> int:
+    """The number of the last event of a record that this consumer has applied; 0 before the first."""
+    return _positions(work, [aggregate_id]).get(aggregate_id, 0)
 
 
 def _positions(work: Work, keys: list[str]) -> dict[str, int]:
@@ -219,8 +226,12 @@ def _notice(work: Work, early: Envelope) -> None:
 
 def retry_parked(inbox: Inbox, stop: StopSignal) -> None:
     """Tries parked events again when they are due, until `stop`."""
+    looked = False
     while not stop.is_set():
         try:
+            if not looked:
+                parked.release_known(inbox.store, contract.events())
+                looked = True
             if not retry_due(inbox):
                 stop.wait(1.0)
         except (Unavailable, PyMongoError) as error:
@@ -243,4 +254,8 @@ def retry_due(inbox: Inbox) -> int:
 def _retry(inbox: Inbox, envelope: Envelope, attempts: int) -> None:
     if attempts > len(parked.RETRIES) + 1:  # the last try did not even live to fail
         return parked.bury(inbox.store, envelope, error="killed its consumer too often")
-    _alone(inbox, envelope, attempts=attempts)
+    try:
+        _alone(inbox, envelope, attempts=attempts)
+    except Unavailable:
+        parked.unclaim(inbox.store, envelope, attempts)
+        raise

@@ -1,15 +1,16 @@
 """Which worker serves which partition: leases by the store's clock, shared out evenly, taken over after a death."""
 
 from collections.abc import Iterable
-from datetime import UTC, timedelta
+from datetime import timedelta
 from threading import Event as StopSignal
 from threading import Lock
+from time import monotonic
 
 from pymongo.errors import PyMongoError
 
 from chassis import log, metrics
 from chassis.events import PARTITIONS
-from chassis.store import Document, Schema, Store
+from chassis.store import Document, Schema, Store, clock
 
 COLLECTION = "leases"
 SCHEMA: Schema = {COLLECTION: ()}
@@ -33,24 +34,31 @@ class Leases:
 
     def keep(self, stop: StopSignal) -> None:
         """Renews, claims and shares leases until `stop`, then gives them back."""
+        renewed = monotonic()
         while not stop.is_set():
             try:
+                started = monotonic()
                 self.sweep()
+                renewed = started
             except PyMongoError as error:
-                # Without the store nothing can be published either; what we held runs out by itself.
+                # What we hold is ours until it runs out; letting go at once would only send messages around.
                 log.warning("leases not renewed", error=error)
-                self._set(())
+                if monotonic() - renewed > LEASE.total_seconds() - RENEW_SECONDS:
+                    self._set(())
             stop.wait(RENEW_SECONDS)
         self._set(())
-        self._store[COLLECTION].delete_one({"_id": f"worker:{self._worker}"})
-        self._store[COLLECTION].update_many({"holder": self._worker}, {"$set": {"holder": ""}})
+        try:
+            self._store[COLLECTION].delete_one({"_id": f"worker:{self._worker}"})
+            self._store[COLLECTION].update_many({"holder": self._worker}, {"$set": {"holder": ""}})
+        except PyMongoError as error:
+            log.warning("leases not given back; they run out", error=error)
 
     def sweep(self) -> frozenset[int]:
         """One round: say that we live, renew ours, give up what exceeds our share, claim what is free."""
         leases = self._store[COLLECTION]
         alive = {"$set": {"holder": "", "until": {"$add": ["$$NOW", _MILLIS]}}}
         leases.update_one({"_id": f"worker:{self._worker}"}, [alive], upsert=True)
-        now = self._store.client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
+        now = clock(self._store)
         found = {one["_id"]: one for one in leases.find({})}
         mine = [one for one in found.values() if one["holder"] == self._worker and one["until"] > now]
         workers = [key for key, one in found.items() if key.startswith("worker:") and one["until"] > now]

@@ -13,6 +13,7 @@ HTTP_REFUSED = Counter("crm_http_refused_total", "Requests refused before they r
 
 STORE_SECONDS = Histogram("crm_store_seconds", "Time of a store command.", ("command",), buckets=_FAST)
 STORE_FAILURES = Counter("crm_store_failures_total", "Store commands that failed.", ("command",))
+STORE_UNAVAILABLE = Counter("crm_store_unavailable_total", "Work given up because the store did not answer.")
 STORE_SLOW = Counter("crm_store_slow_total", "Store commands that took more than 200 ms.", ("query",))
 TRANSACTION_SECONDS = Histogram(
     "crm_transaction_seconds", "Time of a transaction, repetitions included.", buckets=_FAST
@@ -23,6 +24,8 @@ OUTBOX_FAILURES = Counter("crm_outbox_failures_total", "Events the broker did no
 OUTBOX_AGE = Gauge("crm_outbox_oldest_seconds", "Age of the oldest event not yet published.")
 OUTBOX_BACKLOG = Gauge("crm_outbox_backlog", "Transactions whose events are not yet published, as far as seen.")
 PARTITIONS_HELD = Gauge("crm_partitions_held", "Partitions this worker holds the lease of.")
+
+BROKER_CONNECTED = Gauge("crm_broker_connected", "Whether there is a connection to the broker.", ("part",))
 
 EVENTS_HANDLED = Counter("crm_events_handled_total", "Events by what became of them.", ("type", "result"))
 EVENT_LAG = Histogram("crm_event_lag_seconds", "From an event's occurrence to the end of its handling.", buckets=_SLOW)

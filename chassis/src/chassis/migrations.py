@@ -104,9 +104,6 @@ def _create_collection(store: Store, name: str) -> None:
 
 
 def _create(collection: MongoCollection[Document], index: Index) -> None:
-    options: Document = {"name": index.name, "unique": index.unique}
-    if index.where is not None:
-        options["partialFilterExpression"] = index.where
-    if index.expire_seconds is not None:
-        options["expireAfterSeconds"] = index.expire_seconds
-    collection.create_index(index.pairs, **options)
+    if index.name in collection.index_information():
+        collection.drop_index(index.name)  # it was declared otherwise
+    collection.create_index(index.pairs, name=index.name, **index.options)

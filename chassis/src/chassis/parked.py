@@ -11,7 +11,7 @@
 
 import traceback
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import uniform
 
@@ -19,13 +19,14 @@ from pymongo import DeleteOne, UpdateOne
 
 from chassis import log, metrics
 from chassis.errors import Fault
-from chassis.events import Envelope, clock, from_document
-from chassis.store import Document, Index, Schema, Session, Store
+from chassis.events import Envelope, from_document
+from chassis.store import Document, Index, Schema, Session, Store, clock
 
 COLLECTION = "parked"
 SCHEMA: Schema = {COLLECTION: (Index("aggregate_id, seq"), Index("state, next"))}
 RETRIES = (5.0, 30.0, 120.0, 600.0, 3600.0)
 CLAIM = timedelta(seconds=90)  # longer than any handler: only of a dead worker does a claim run out
+AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)  # whatever a worker's clock says
 WITH_THE_STORE = frozenset({"due", "failed", "dead"})
 BATCH = 50
 
@@ -42,9 +43,9 @@ def leaving(envelope: Envelope) -> DeleteOne:
     return DeleteOne({"_id": envelope.event_id})
 
 
-def releasing(envelope: Envelope, now: datetime) -> UpdateOne:
+def releasing(envelope: Envelope) -> UpdateOne:
     """The write that lets an early event be tried now."""
-    return UpdateOne({"_id": envelope.event_id, "state": "early"}, {"$set": {"state": "due", "next": now}})
+    return UpdateOne({"_id": envelope.event_id, "state": "early"}, {"$set": {"state": "due", "next": AT_ONCE}})
 
 
 def states(store: Store, event_ids: Iterable[str]) -> dict[str, str]:
@@ -86,11 +87,11 @@ def fail(store: Store, envelope: Envelope, error: Exception, *, attempts: int) -
     if attempts > len(RETRIES):
         return _park(store, envelope, {**changes, "state": "dead"})
     delay = timedelta(seconds=RETRIES[attempts - 1] * uniform(0.8, 1.2))
-    _park(store, envelope, {**changes, "state": "failed", "next": clock() + delay})
+    _park(store, envelope, {**changes, "state": "failed", "next": clock(store) + delay})
 
 
 def _park(store: Store, envelope: Envelope, changes: Document) -> None:
-    store[COLLECTION].bulk_write([parking(envelope, {**changes, "since": clock()})])
+    store[COLLECTION].bulk_write([parking(envelope, {**changes, "since": clock(store)})])
     metrics.EVENTS_HANDLED.labels(envelope.type, changes["state"]).inc()
     shown = {name: changes.get(name, "") for name in ("state", "error", "failed_at", "attempts")}
     log.error("event parked", type=envelope.type, event_id=envelope.event_id, **shown)
@@ -108,18 +109,30 @@ def _place(error: Exception) -> str:
 
 def due(store: Store) -> list[Document]:
     """What may be tried now, oldest first."""
-    where = {"state": {"$in": ["failed", "due"]}, "next": {"$lte": clock()}}
+    where = {"state": {"$in": ["failed", "due"]}, "next": {"$lte": clock(store)}}
     return list(store[COLLECTION].find(where).sort("next", 1).limit(BATCH))
 
 
 def claim(store: Store, one: Document) -> int:
     """Makes a due event this worker's to try and counts the attempt; returns its number, 0 if another was faster."""
     attempts = int(one.get("attempts", 0)) + 1
-    mine = {"state": "failed", "next": clock() + CLAIM, "attempts": attempts}
+    mine = {"state": "failed", "next": clock(store) + CLAIM, "attempts": attempts}
     found = store[COLLECTION].update_one(
         {"_id": one["_id"], "state": one["state"], "next": one["next"]}, {"$set": mine}
     )
     return attempts if found.modified_count else 0
+
+
+def unclaim(store: Store, envelope: Envelope, attempts: int) -> None:
+    """Takes back that an event was tried: it was the store that failed."""
+    change = {"attempts": attempts - 1, "next": clock(store) + timedelta(seconds=RETRIES[0])}
+    store[COLLECTION].update_one({"_id": envelope.event_id, "attempts": attempts}, {"$set": change})
+
+
+def release_known(store: Store, types: Iterable[str]) -> None:
+    """Lets events be tried whose contract was missing here and is there now, with this release."""
+    where = {"state": {"$in": ["failed", "dead"]}, "error": "UNKNOWN_EVENT", "type": {"$in": list(types)}}
+    store[COLLECTION].update_many(where, {"$set": {"state": "due", "next": AT_ONCE, "attempts": 0}})
 
 
 def measure(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from random import uniform
 from time import monotonic, perf_counter, sleep
 from typing import Any, Generic, TypeVar
@@ -12,7 +13,14 @@ from pymongo import MongoClient, WriteConcern, monitoring
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    PyMongoError,
+    WTimeoutError,
+)
 from pymongo.read_concern import ReadConcern
 
 from chassis import codec, log, metrics
@@ -28,6 +36,9 @@ SNAPSHOT = ReadConcern("snapshot")
 TRANSACTION_SECONDS = 5.0
 LAST_SECONDS = 1.0  # for an abort or a commit when a transaction's own time is up
 SLOW_SECONDS = 0.2
+# No primary, stepping down, shutting down, out of disk, not enough members: of MongoDB's error_codes.yml.
+_PASSING_CODES = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436, 14031, 100, 262, 317})
+_OPTIONS = ("unique", "partialFilterExpression", "expireAfterSeconds")
 
 
 @dataclass(frozen=True)
@@ -46,9 +57,19 @@ class Index:
         names = [name.strip() for name in self.keys.split(",")]
         return [(name.removeprefix("-"), -1 if name.startswith("-") else 1) for name in names]
 
+    def is_like(self, present: Mapping[str, Any]) -> bool:
+        """Whether an index that the database has is the one declared."""
+        return {name: present[name] for name in _OPTIONS if present.get(name) not in (None, False)} == self.options
+
+    @property
+    def options(self) -> Document:
+        """What the database is told beside the keys."""
+        values = (self.unique or None, self.where, self.expire_seconds)
+        return {name: value for name, value in zip(_OPTIONS, values, strict=True) if value is not None}
+
     @property
     def name(self) -> str:
-        """Derived from the keys, so that a changed declaration is a different index."""
+        """Derived from the keys: an index with other options takes the place of the one before."""
         return "_".join(f"{name}_{direction}" for name, direction in self.pairs)
 
 
@@ -175,10 +196,15 @@ def reachable(store: Store) -> bool:
         return False
 
 
+def clock(store: Store) -> datetime:
+    """Now by the store's clock, which all workers share, in whole milliseconds. A worker's own may be wrong."""
+    return store.client.admin.command("hello")["localTime"].replace(tzinfo=UTC)  # type: ignore[no-any-return]
+
+
 def missing_indexes(store: Store, name: str, indexes: Iterable[Index]) -> list[Index]:
-    """Declared indexes that the database does not have."""
+    """Declared indexes that the database does not have, or has with other options."""
     present = store[name].index_information()
-    return [one for one in indexes if one.name not in present]
+    return [one for one in indexes if one.name not in present or not one.is_like(present[one.name])]
 
 
 def verify(store: Store, schema: Schema) -> None:
@@ -201,7 +227,9 @@ def transact(store: Store, body: Callable[[Session], R], *, seconds: float = TRA
         with store.client.start_session() as session:
             return _repeated(store, session, body, ends=monotonic() + seconds)
     except PyMongoError as error:
-        raise unavailable(error) from error
+        if is_away(error):
+            raise unavailable(error) from error
+        raise
     finally:
         metrics.TRANSACTION_SECONDS.observe(perf_counter() - started)
 
@@ -244,8 +272,19 @@ def _abort(session: Session) -> None:
             session.abort_transaction()
 
 
+def is_away(error: PyMongoError) -> bool:
+    """Whether the store did not answer, or not in time, or cannot write now: the same later may well succeed.
+
+    Whatever else it refuses (a document too large, a value of the wrong type) it would refuse again.
+    """
+    labels = ("TransientTransactionError", "UnknownTransactionCommitResult", "RetryableWriteError")
+    passing = isinstance(error, ConnectionFailure | ExecutionTimeout | WTimeoutError) or error.timeout
+    return passing or any(map(error.has_error_label, labels)) or getattr(error, "code", None) in _PASSING_CODES
+
+
 def unavailable(error: PyMongoError) -> Unavailable:
     """What a caller is told when the store does not answer or refuses."""
+    metrics.STORE_UNAVAILABLE.inc()
     return Unavailable(f"the store did not take this ({type(error).__name__})", retry_after=1)
 
 

@@ -14,9 +14,8 @@ from pymongo import DeleteOne, ReplaceOne
 from pymongo.errors import PyMongoError
 
 from chassis import log, metrics
-from chassis.errors import Conflict
-from chassis.events import clock
-from chassis.store import Document, Index, Schema, Store, transact
+from chassis.errors import Conflict, Unavailable
+from chassis.store import Document, Index, Schema, Store, clock, transact
 
 if TYPE_CHECKING:
     from chassis.work import Work
@@ -53,14 +52,18 @@ def run(store: Store, handlers: Mapping[str, Handler], begin: Begin, stop: StopS
         try:
             if fire_due(store, handlers, begin) < BATCH:
                 stop.wait(POLL_SECONDS)
-        except PyMongoError as error:
+        except (Unavailable, PyMongoError) as error:
             log.warning("timers wait for the store", error=error)
             stop.wait(1.0)
 
 
 def fire_due(store: Store, handlers: Mapping[str, Handler], begin: Begin) -> int:
-    """Fires the timers due now, earliest first; returns how many were looked at."""
-    due = list(store[COLLECTION].find({"due": {"$lte": clock()}}).sort("due", 1).limit(BATCH))
+    """Fires the timers due now by the store's clock, earliest first; returns how many were looked at.
+
+    Kinds this process does not know are left to a newer one beside it.
+    """
+    where = {"due": {"$lte": clock(store)}, "kind": {"$in": list(handlers)}}
+    due = list(store[COLLECTION].find(where).sort("due", 1).limit(BATCH))
     for timer in due:
         _fire(store, handlers, begin, timer)
     return len(due)
@@ -75,17 +78,23 @@ def _fire(store: Store, handlers: Mapping[str, Handler], begin: Begin, timer: Do
 
     try:
         transact(store, body)
-    except Conflict:
-        return  # cancelled, moved or fired by another worker in the meantime
+    except Unavailable:
+        raise
     except Exception as error:
+        if isinstance(error, Conflict) and not _still_due(store, timer):
+            return  # cancelled, moved or fired by another worker in the meantime
         log.error("timer failed", kind=timer["kind"], key=timer["key"], error=error)
         _postpone(store, timer)
         return
     metrics.TIMERS_FIRED.labels(timer["kind"]).inc()
-    metrics.TIMER_LATENESS.observe((clock() - timer["due"]).total_seconds())
+    metrics.TIMER_LATENESS.observe((clock(store) - timer["due"]).total_seconds())
+
+
+def _still_due(store: Store, timer: Document) -> bool:
+    return store[COLLECTION].find_one({"_id": timer["_id"], "due": timer["due"]}) is not None
 
 
 def _postpone(store: Store, timer: Document) -> None:
     """Puts a failing timer off, so that it does not stand in the way of the others."""
-    later = clock() + timedelta(seconds=RETRY_SECONDS)
+    later = clock(store) + timedelta(seconds=RETRY_SECONDS)
     store[COLLECTION].update_one({"_id": timer["_id"], "due": timer["due"]}, {"$set": {"due": later}})

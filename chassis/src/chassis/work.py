@@ -1,6 +1,7 @@
 """What one transaction may do. Commands take a `Work` first; what they ask of it happens together or not at all."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -18,7 +19,7 @@ from chassis.store import Collection, Document, Index, Schema, Session, Store
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 AUDIT = "audit"
-SCHEMA: Schema = {AUDIT: (Index("changes.aggregate_id, _id"),)}
+SCHEMA: Schema = {AUDIT: (Index("changes.aggregate_id, _id"), Index("subject, at"))}
 Write = ReplaceOne[Document] | DeleteOne | UpdateOne
 
 
@@ -35,6 +36,7 @@ class Work:
     source: str
     caller: Caller
     now: datetime
+    occurred: datetime | None = None  # when the event that is being handled happened
     traceparent: str = ""
     operation: str = ""
     request_id: str = ""
@@ -111,7 +113,7 @@ class Work:
         self.send()
         if self.events:
             self.store[outbox.COLLECTION].insert_many(outbox.rows(self.events), session=self.session)
-            self.store[AUDIT].insert_one(self._audit_entry(), session=self.session)
+            self.store[AUDIT].insert_one(self.audit_entry(self.events), session=self.session)
 
     def send(self) -> None:
         """Sends the changes collected so far, as few bulk commands: those that come later find them done."""
@@ -126,9 +128,9 @@ class Work:
         for name, writes in _taken(self._writes):
             self.store[name].bulk_write(writes, session=self.session)
 
-    def _audit_entry(self) -> Document:
+    def audit_entry(self, envelopes: Iterable[Envelope]) -> Document:
         """Who changed what, when and how; no values, so that it may be kept when they must go."""
-        changes = [{"aggregate_id": one.aggregate_id, "type": one.type, "seq": one.seq} for one in self.events]
+        changes = [{"aggregate_id": one.aggregate_id, "type": one.type, "seq": one.seq} for one in envelopes]
         return {
             "_id": self.new_id(),
             "at": self.now,

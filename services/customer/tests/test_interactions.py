@@ -17,6 +17,7 @@ from chassis.events import clock
 from chassis.reads import Reader
 from chassis.store import Store
 from chassis.testing import Client
+from chassis.work import Work
 from customer import subscribers
 from customer.rules import interactions as rules
 from customer.store import INTERACTIONS
@@ -145,6 +146,7 @@ def ticket_opened(**fields: str):
     event = message.options.Extensions[options_pb2.event]
     event.aggregate, event.key = "ticket", "ticket_id"
     event.touch.customer, event.touch.summary, event.touch.channel = "customer_id", "subject", "channel"
+    event.touch.inbound = True
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("crm.desk.v1.TicketOpened"))(**fields)
@@ -152,12 +154,19 @@ def ticket_opened(**fields: str):
 
 def test_an_event_of_another_service_is_put_on_the_timeline(client: Client, ann, store: Store) -> None:
     event = ticket_opened(ticket_id="t1", customer_id=ann.customer_id, subject="no signal 没有信号", channel="APP")
-    testing.commit(store, lambda work: subscribers.record_touch(work, event))
+    happened = clock() - timedelta(hours=3)  # the broker was away
+
+    def handle(work: Work) -> None:
+        work.occurred = happened
+        subscribers.record_touch(work, event)
+
+    testing.commit(store, handle)
     (found,) = timeline(client, ann, query="信号")
     (contact,) = found.contacts
     assert (found.topic, contact.channel, contact.direction) == (
-        "ticket", customer_pb2.CHANNEL_APP, customer_pb2.DIRECTION_OUTBOUND,
+        "ticket", customer_pb2.CHANNEL_APP, customer_pb2.DIRECTION_INBOUND,
     )  # fmt: skip
+    assert contact.contact_time.ToDatetime(UTC) == happened
     assert [(one.type, one.id) for one in contact.links] == [("ticket", "t1")]
     again = ticket_opened(ticket_id="t1", customer_id=ann.customer_id, subject="still none", channel="NOWHERE")
     testing.commit(store, lambda work: subscribers.record_touch(work, again))

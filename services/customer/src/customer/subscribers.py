@@ -16,8 +16,8 @@ def record_touch(work: Work, event: Message) -> None:
     channel = str(contract.read(event, options.touch.channel)) if options.touch.channel else ""
     contact = customer_pb2.Contact(
         channel=_channel(channel),
-        direction=customer_pb2.DIRECTION_OUTBOUND,
-        contact_time=work.now,
+        direction=customer_pb2.DIRECTION_INBOUND if options.touch.inbound else customer_pb2.DIRECTION_OUTBOUND,
+        contact_time=min(work.occurred or work.now, work.now),
         agent_id=work.caller.subject,
         summary=contract.read(event, options.touch.summary),
         links=[customer_pb2.Link(type=options.aggregate, id=contract.read(event, options.key))],
