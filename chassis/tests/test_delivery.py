@@ -18,6 +18,7 @@ import pika
 import pytest
 from crm.customer.v1 import customer_pb2, events_pb2
 from google.protobuf.message import Message
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
 import onebox
@@ -69,7 +70,7 @@ def name(amqp_url: str) -> Iterator[str]:
 
 
 @contextmanager
-def channel(url: str) -> Iterator[broker.BlockingChannel]:
+def channel(url: str) -> Iterator[BlockingChannel]:
     connection = pika.BlockingConnection(pika.URLParameters(url))
     try:
         yield connection.channel()
@@ -250,13 +251,13 @@ def test_pika_is_called_from_the_owners_thread_only(
 ) -> None:
     callers: set[tuple[str, int]] = set()
     for method in ("basic_ack", "basic_consume", "basic_qos", "close"):
-        original = getattr(broker.BlockingChannel, method)
+        original = getattr(BlockingChannel, method)
 
         def watched(self: object, *arguments: object, _of=original, _name=method, **named: object) -> object:
             callers.add((_name, threading.get_ident()))
             return _of(self, *arguments, **named)
 
-        monkeypatch.setattr(broker.BlockingChannel, method, watched)
+        monkeypatch.setattr(BlockingChannel, method, watched)
     write(store, *(envelope(f"r{number}", 1) for number in range(30)))
     with consuming(store, amqp_url, name) as owner:
         assert until(lambda: store["effects"].count_documents({}) == 30, 60)

@@ -6,8 +6,8 @@ a crash in between publishes it again, and consumers notice.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from threading import Event as StopSignal
 from time import monotonic
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 
 from chassis import events, log, metrics
 from chassis.errors import Unavailable
-from chassis.events import Envelope, clock
+from chassis.events import PARTITIONS, Envelope, clock
 from chassis.leases import Leases
 from chassis.store import Document, Index, Schema, Store
 
@@ -27,6 +27,8 @@ MOST_PENDING = 100_000
 GATE_SECONDS = 5.0
 KEPT_SECONDS = 7 * 24 * 3600
 IDLE_SECONDS = 0.05
+BY_QUEUES = frozenset({"unroutable", "nacked"})  # refused though the broker is there: not for long, perhaps
+FIRST_SECONDS, LONGEST_SECONDS = 1.0, 5.0
 SCHEMA: Schema = {
     COLLECTION: (
         Index("partition, _id", where={"state": "pending"}),
@@ -38,6 +40,10 @@ SCHEMA: Schema = {
 
 class Publisher(Protocol):
     """Sends events and returns those the broker did not take, each with the reason."""
+
+    def ready(self) -> bool:
+        """Whether something can be sent now; tries to connect where that is due."""
+        ...
 
     def publish(self, envelopes: list[Envelope]) -> dict[str, str]:
         """Event ids that were not confirmed, with why."""
@@ -71,9 +77,10 @@ def rows(envelopes: Iterable[Envelope]) -> list[Document]:
 
 def relay(store: Store, leases: Leases, publisher: Publisher, stop: StopSignal) -> None:
     """Publishes what this worker's partitions hold, until `stop`."""
+    refused = Refused()
     while not stop.is_set():
         try:
-            if not publish_pending(store, leases.held(), publisher):
+            if not publish_pending(store, leases.held(), publisher, refused):
                 publisher.idle(IDLE_SECONDS)
         except PyMongoError as error:
             log.warning("relay waits for the store", error=error)
@@ -81,31 +88,72 @@ def relay(store: Store, leases: Leases, publisher: Publisher, stop: StopSignal) 
     publisher.close()
 
 
-def publish_pending(store: Store, partitions: Iterable[int], publisher: Publisher) -> int:
+@dataclass
+class Refused:
+    """Rows the broker did not take are tried again a second later, then at longer intervals, so that they neither
+    keep it busy nor hide those behind them."""
+
+    again: dict[str, tuple[float, float]] = field(default_factory=dict)  # row -> when, after which wait
+
+    def waiting(self) -> list[str]:
+        """The rows not to be tried now."""
+        return [row for row, (due, _) in self.again.items() if due > monotonic()]
+
+    def note(self, rows: Iterable[str], *, taken: Iterable[str]) -> None:
+        """Remembers which rows were refused, and forgets those that were taken."""
+        for row in taken:
+            self.again.pop(row, None)
+        for row in rows:
+            _, before = self.again.get(row, (0.0, 0.0))
+            wait = min(2 * before, LONGEST_SECONDS) or FIRST_SECONDS
+            if row in self.again or len(self.again) < MOST_ROWS:
+                self.again[row] = (monotonic() + wait, wait)
+
+
+def publish_pending(
+    store: Store, partitions: Iterable[int], publisher: Publisher, refused: Refused | None = None
+) -> int:
     """One round over the partitions; returns how many rows were published."""
-    found = pending(store, partitions)
+    refused = refused or Refused()
+    found = pending(store, partitions, without=refused.waiting())
     _measure(found)
     done = 0
-    for start in range(0, len(found), WINDOW):
-        done += _publish(store, found[start : start + WINDOW], publisher)
+    for batch in _windows(found) if found and publisher.ready() else ():
+        done += _publish(store, batch, publisher, refused)
     return done
 
 
-def pending(store: Store, partitions: Iterable[int]) -> list[Document]:
+def _windows(found: list[Document]) -> Iterator[list[Document]]:
+    """Rows in batches of about `WINDOW` events; a row is never split."""
+    batch: list[Document] = []
+    count = 0
+    for row in found:
+        batch.append(row)
+        count += len(row["events"])
+        if count >= WINDOW:
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch
+
+
+def pending(store: Store, partitions: Iterable[int], *, without: Iterable[str] = ()) -> list[Document]:
     """The oldest unpublished rows of these partitions, in order; a long queue of one does not hide the others."""
-    wanted = sorted(partitions)
-    found = _oldest(store, {"$in": wanted}, MOST_ROWS)
+    wanted, left_out = sorted(partitions), list(without)
+    found = _oldest(store, {"$in": wanted}, MOST_ROWS, left_out)
     if len(found) == MOST_ROWS:
-        found = [row for one in wanted for row in _oldest(store, one, MOST_ROWS // len(wanted))]
+        found = [row for one in wanted for row in _oldest(store, one, MOST_ROWS // len(wanted), left_out)]
     return sorted(found, key=lambda row: row["_id"])
 
 
-def _oldest(store: Store, partition: Any, most: int) -> list[Document]:
+def _oldest(store: Store, partition: Any, most: int, without: list[str]) -> list[Document]:
     where: Document = {"state": "pending", "partition": partition}
+    if without:
+        where["_id"] = {"$nin": without}
     return list(store[COLLECTION].find(where).sort([("partition", 1), ("_id", 1)]).limit(most))
 
 
-def _publish(store: Store, batch: list[Document], publisher: Publisher) -> int:
+def _publish(store: Store, batch: list[Document], publisher: Publisher, put_off: Refused) -> int:
     envelopes = [events.from_document(one) for row in batch for one in row["events"]]
     envelopes.sort(key=lambda one: one.seq)  # stable: order between aggregates stays as written
     refused = publisher.publish(envelopes)
@@ -114,6 +162,8 @@ def _publish(store: Store, batch: list[Document], publisher: Publisher) -> int:
         mark = {"$set": {"state": "published", "published": clock()}}
         store[COLLECTION].update_many({"_id": {"$in": done}}, mark)
     metrics.OUTBOX_PUBLISHED.inc(len(envelopes) - len(refused))
+    put_off.note({row["_id"] for row in batch for one in row["events"] if refused.get(one["event_id"]) in BY_QUEUES},
+                 taken=done)  # fmt: skip
     _report(refused)
     return len(done)
 
@@ -144,8 +194,9 @@ class Gate:
         """Raises `Unavailable` while more than `most` transactions wait."""
         if monotonic() - self._looked > GATE_SECONDS:
             self._looked = monotonic()
-            # Looks one row beyond the limit in the index instead of counting.
-            found = self.store[COLLECTION].find({"state": "pending"}, {"_id": 1}).skip(self.most).limit(1)
+            # Looks one row beyond the limit in the index of what is pending instead of counting.
+            where = {"state": "pending", "partition": {"$in": list(range(PARTITIONS))}}
+            found = self.store[COLLECTION].find(where, {"_id": 1}).skip(self.most).limit(1)
             self._full = next(iter(found), None) is not None
         if self._full:
             raise Unavailable("too many events wait for the broker", reason="OUTBOX_FULL", retry_after=30)

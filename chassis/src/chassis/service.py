@@ -6,10 +6,13 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from logging import getLevelNamesMapping
 from queue import Queue
 from threading import Event as StopSignal
 from types import MappingProxyType
 from typing import Any
+
+from pymongo.uri_parser import parse_uri
 
 from chassis import (
     broker,
@@ -38,6 +41,7 @@ from chassis.work import Work
 Tasks = Mapping[str, Callable[[Store], object]]
 Held = Callable[[], frozenset[int]]
 ROLES = ("migrate", "serve", "work", "all")
+LEAST_SECRET_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -167,15 +171,36 @@ def _consuming(
     inbound: Queue[broker.Delivery] = Queue()
     consumer = broker.Consumer(settings.amqp_url, service.name, service.listens, inbound)
     box = inbox.Inbox(opened, service.handlers, begin, service.every)
+    done = StopSignal()
+
+    def handle(stop: StopSignal) -> None:
+        inbox.run(box, inbound, consumer.settle, stop)
+        done.set()
+
     return {
-        "consumer": lambda stop: consumer.run(held.held, stop),
-        "handler": lambda stop: inbox.run(box, inbound, consumer.settle, stop),
+        "consumer": lambda stop: consumer.run(held.held, stop, done),
+        "handler": handle,
         "retries": lambda stop: inbox.retry_parked(box, stop),
     }
 
 
 def _begin(service: Service, opened: Store, session: Session, operation: str) -> Work:
     return idempotency.begin(opened, session, identity.system(service.name), source=service.name, operation=operation)
+
+
+def _checks(common: Settings) -> Mapping[str, Callable[[], object]]:
+    return {
+        "MONGODB_URI": lambda: parse_uri(common.mongodb_uri),
+        "AMQP_URL": lambda: broker.parameters(common.amqp_url, ""),
+        "IDENTITY_KEYS": lambda: identity.load_verifier(common.identity_keys),
+        "TOKEN_SECRET": lambda: _require_secret(common.token_secret),
+        "LOG_LEVEL": lambda: getLevelNamesMapping()[common.log_level],
+    }
+
+
+def _require_secret(secret: bytes) -> None:
+    if len(secret) < LEAST_SECRET_BYTES:
+        raise ValueError(f"it must have at least {LEAST_SECRET_BYTES} bytes")
 
 
 def run(make: Callable[..., Service], *kinds: type[Any], tasks: Tasks = MappingProxyType({})) -> None:
@@ -185,5 +210,5 @@ def run(make: Callable[..., Service], *kinds: type[Any], tasks: Tasks = MappingP
     """
     role = role_from(sys.argv, (*ROLES, *tasks))
     common, *own = config.load_or_exit(Settings, *kinds)
-    config.check_or_exit({"IDENTITY_KEYS": lambda: identity.load_verifier(common.identity_keys)})
+    config.check_or_exit(_checks(common))
     raise SystemExit(main(make(*own), common, role, tasks))
