@@ -11,6 +11,8 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
+from pymongo.errors import PyMongoError
+
 _SWITCH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _PARSERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     str: (str, "text"),
@@ -33,9 +35,17 @@ def load(*kinds: type[Any], environment: Mapping[str, str] = os.environ) -> list
     """The settings of this process, one object a class; raises `BadSettings` with every problem of all of them."""
     problems: list[str] = []
     found = [{one.name: _value(one, environment, problems) for one in fields(kind)} for kind in kinds]
+    made = [] if problems else [_made(kind, values, problems) for kind, values in zip(kinds, found, strict=True)]
     if problems:
         raise BadSettings(problems)
-    return [kind(**values) for kind, values in zip(kinds, found, strict=True)]
+    return made
+
+
+def _made(kind: type[Any], values: Mapping[str, Any], problems: list[str]) -> Any:
+    try:
+        return kind(**values)
+    except ValueError as error:  # a settings class may check what it is given
+        return problems.append(str(error))
 
 
 def load_or_exit(*kinds: type[Any]) -> list[Any]:
@@ -52,7 +62,7 @@ def check_or_exit(checks: Mapping[str, Callable[[], object]]) -> None:
     for name, check in checks.items():
         try:
             check()
-        except (ValueError, LookupError, TypeError, OSError) as error:
+        except (ValueError, LookupError, TypeError, OSError, PyMongoError) as error:
             problems.append(f"{name} cannot be used: {error}")
     if problems:
         raise _refused(problems)

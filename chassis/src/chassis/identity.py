@@ -17,6 +17,7 @@ from chassis.errors import Denied, Unauthenticated
 ISSUER = "guanxi-gateway"
 AUDIENCE = "guanxi-services"
 LIFETIME = timedelta(seconds=60)
+LEEWAY = timedelta(seconds=30)  # by which two clocks may differ
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Verifier:
     def verify(self, token: str) -> Caller:
         """The caller a token names; raises `Unauthenticated` when it is forged, foreign or expired."""
         caller, expires = self.remembered(token)
-        if expires < datetime.now(UTC).timestamp():
+        if expires + LEEWAY.total_seconds() < datetime.now(UTC).timestamp():
             raise Unauthenticated("the caller token has expired", reason="TOKEN_EXPIRED")
         known: Caller = caller
         return known
@@ -90,7 +91,7 @@ class Verifier:
     def _decode(self, token: str) -> tuple[Caller, float]:
         try:
             key = self.keys[jwt.get_unverified_header(token)["kid"]]
-            claims = jwt.decode(token, key, algorithms=["EdDSA"], audience=AUDIENCE, issuer=ISSUER)
+            claims = jwt.decode(token, key, algorithms=["EdDSA"], audience=AUDIENCE, issuer=ISSUER, leeway=LEEWAY)
             return _caller(claims), float(claims["exp"])
         except (jwt.PyJWTError, KeyError, TypeError, ValueError) as error:
             raise Unauthenticated("the caller token is not valid", reason="BAD_TOKEN") from error

@@ -2,23 +2,27 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from threading import BoundedSemaphore
 from threading import Event as StopSignal
 from time import perf_counter
 from typing import Any
 
 import grpc
+import pymongo
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from pymongo.errors import PyMongoError
 
 from chassis import contract, idempotency, log, metrics, outbox, privacy, status, trace
 from chassis.contract import Operation
-from chassis.errors import DeadlineExceeded, Fault, Unauthenticated, invalid
+from chassis.errors import DeadlineExceeded, Exhausted, Fault, Unauthenticated, invalid
 from chassis.identity import Caller, Verifier
 from chassis.reads import Reader
-from chassis.store import Store
+from chassis.store import Store, unavailable
 from chassis.work import Work
 
 THREADS = 16
@@ -58,8 +62,13 @@ def command(run: Callable[[Work, Any], Any]) -> Endpoint:
 
 
 def query(run: Callable[[Reader, Any], Any]) -> Endpoint:
-    """An operation that reads."""
-    return lambda call, request: run(Reader(call.store), request)
+    """An operation that reads, for as long as somebody waits for the answer."""
+
+    def endpoint(call: Call, request: Message) -> Any:
+        with pymongo.timeout(max(call.remaining(), 0.001)):
+            return run(Reader(call.store), request)
+
+    return endpoint
 
 
 # --- server ----------------------------------------------------------------------------------------------------------
@@ -73,6 +82,11 @@ class Server:
     store: Store
     verifier: Verifier
     endpoints: Mapping[str, Endpoint]
+
+    @cached_property
+    def files(self) -> BoundedSemaphore:
+        """Places for files, which may take an hour: a quarter of all, so that they do not take everybody's."""
+        return BoundedSemaphore(THREADS // 4)
 
     @cached_property
     def gate(self) -> outbox.Gate:
@@ -126,9 +140,21 @@ class Server:
             response_serializer=lambda message: message.SerializeToString(),
         )
 
+    @contextmanager
+    def _place(self, one: Operation) -> Iterator[None]:
+        if not (one.method.client_streaming or one.method.server_streaming):
+            yield
+        elif self.files.acquire(blocking=False):
+            try:
+                yield
+            finally:
+                self.files.release()
+        else:
+            raise Exhausted("too many files are on their way", reason="BUSY", retry_after=5)
+
     def _single(self, one: Operation) -> Callable[[Any, grpc.ServicerContext], Message]:
         def answer(request: Any, context: grpc.ServicerContext) -> Message:
-            with _observed(self.service, one, context):
+            with _observed(self.service, one, context), self._place(one):
                 call = self._admit(one, request, context)
                 response: Message = self.endpoints[one.method.name](call, request)
                 privacy.mask(response, call.caller)
@@ -138,7 +164,7 @@ class Server:
 
     def _stream(self, one: Operation) -> Callable[[Any, grpc.ServicerContext], Iterator[Message]]:
         def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
-            with _observed(self.service, one, context):
+            with _observed(self.service, one, context), self._place(one):
                 yield from self.endpoints[one.method.name](self._admit(one, request, context), request)
 
         return answer
@@ -178,6 +204,9 @@ class _observed:
         self._span.__enter__()
 
     def __exit__(self, kind: Any, error: BaseException | None, at: Any) -> None:
+        if isinstance(error, PyMongoError):
+            log.warning("an operation found no store", method=self._method, error=error)
+            error = unavailable(error)
         code = "OK" if error is None else status.code_of(error).name
         metrics.RPC_IN_FLIGHT.dec()
         metrics.RPC_SECONDS.labels(self._method, code).observe(perf_counter() - self._started)

@@ -21,6 +21,7 @@ _CODES: dict[type[Fault], grpc.StatusCode] = {
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+_NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 _FAULTS = {code: kind for kind, code in _CODES.items()}
 
 
@@ -36,7 +37,10 @@ def abort(context: grpc.ServicerContext, error: Exception) -> None:
     fault = error if isinstance(error, Fault) else Fault("something went wrong here; the log has it under this trace")
     code = code_of(fault)
     found = status_pb2.Status(code=code.value[0], message=fault.message, details=_details(fault))
-    context.abort_with_status(rpc_status.to_status(found))
+    wire = rpc_status.to_status(found)
+    if fault.retry_after:  # whoever is told when to come back must not try again at once
+        wire = wire._replace(trailing_metadata=(*wire.trailing_metadata, _NO_RETRY))
+    context.abort_with_status(wire)
 
 
 def _details(fault: Fault) -> list[Any]:
@@ -66,6 +70,8 @@ def fault(error: grpc.RpcError) -> Fault:
     reason, retry_after = _info(details), _retry(details)
     if kind is errors.Invalid:
         return errors.Invalid(_violations(details) or [Violation("", error.details() or "is not valid")])
+    if error.code() == grpc.StatusCode.UNIMPLEMENTED:  # a replica of the release before, while a new one rolls out
+        return errors.Unavailable("this operation is not there yet", reason="NOT_YET", retry_after=5)
     if kind is None:
         return Fault("the service failed", reason=reason or "INTERNAL")
     # Without details the text is the transport's own, with addresses that are nobody's business.

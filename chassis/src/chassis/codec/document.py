@@ -1,8 +1,8 @@
 """Messages as store documents, by converters compiled once for every message type.
 
 Nothing is lost between old and new code: fields a message carries but this contract does not know are kept as
-bytes under `_unknown`, and keys of a document that this contract does not know ride in the message's own
-unknown fields until it is written again.
+bytes under `_unknown`, and keys of a document, or names of enum values, that this contract does not know ride in the
+message's own unknown fields until it is written again.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,10 @@ def _into(message: Message, document: dict[str, Any]) -> None:
     for name, value in document.items():
         decode = table.get(name)
         if decode is not None:
-            decode(message, value)
+            try:
+                decode(message, value)
+            except KeyError:  # the name of an enum's value that only newer code knows
+                strange[name] = value
         elif name[:1] != "_":
             strange[name] = value
         elif name == UNKNOWN:
@@ -124,7 +127,7 @@ def _keep_unknown(message: Message, document: dict[str, Any]) -> None:
     kept = b""
     for field in unknown:
         if field.field_number == _RIDER and isinstance(field.data, bytes):
-            document.update(bson.decode(field.data))
+            document |= {name: value for name, value in bson.decode(field.data).items() if name not in document}
         else:
             kept += scalars.wire_field(field)
     if kept:
