@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from gateway.callers import Callers, Issuer
 from gateway.quota import Quotas
 from gateway.settings import GatewaySettings, address_setting, addresses
 from gateway.store import SCHEMA
-from gateway.upstreams import connect
+from gateway.upstreams import connect, most_threads
 
 DATABASE = "gateway"
 
@@ -38,9 +39,14 @@ def make_app(settings: GatewaySettings, where: Any) -> Flask:
         upstreams=connect(known, concurrency=rules.concurrency),
         signer=identity.load_signer(settings.identity_key),
     )
-    http.serve(settings.http_port, lambda: [] if store.reachable(opened) else ["store"])
+    http.serve(settings.http_port, partial(_problems, opened))
     log.info("started", policy=rules.name, port=settings.port)
     return create_app(door)
+
+
+def _problems(opened: Store) -> list[str]:
+    stopping = ["stopping"] if server.STOPPING.is_set() else []
+    return stopping if store.reachable(opened) else [*stopping, "store"]
 
 
 def _issuer(settings: GatewaySettings) -> Issuer | None:
@@ -70,7 +76,7 @@ def _check(settings: GatewaySettings) -> None:
 
 
 def _check_policy(settings: GatewaySettings) -> None:
-    taken = policy.load_policy(settings.policy).concurrency
+    taken = most_threads(policy.load_policy(settings.policy).concurrency)
     if settings.threads <= taken:
         raise ValueError(f"a slow service may hold {taken} threads of {settings.threads}: THREADS must be more")
 

@@ -17,7 +17,7 @@ from chassis.errors import DeadlineExceeded, Fault, invalid
 from chassis.events import clock
 from chassis.identity import Caller
 from chassis.store import unavailable
-from gateway import answer, body, docs, openapi, parse, problems, streams
+from gateway import answer, body, docs, openapi, pace, parse, problems, streams
 from gateway.callers import Callers
 from gateway.policy import Policy, Quota
 from gateway.quota import Quotas
@@ -27,6 +27,7 @@ from gateway.upstreams import Upstreams
 DEFAULT_SECONDS, MOST_SECONDS = 5.0, 10.0
 MARGIN_SECONDS = 0.05
 TOKEN_SECONDS = 20.0
+SET_SECONDS = 1.0  # a clock that is off by more than it was has been set
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFETY = {
     "X-Content-Type-Options": "nosniff",
@@ -44,18 +45,21 @@ class Door:
     quotas: Quotas
     upstreams: Upstreams
     signer: identity.Signer
-    _tokens: dict[Caller, tuple[float, str]] = field(default_factory=dict)
+    _tokens: dict[Caller, tuple[float, float, str]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     def token(self, caller: Caller) -> str:
-        """The caller's token for the services, made anew when the last one is some seconds old."""
+        """The caller's token for the services, made anew when the last one is some seconds old, or when the clock was
+        set meanwhile."""
+        now = clock()
+        drift = now.timestamp() - monotonic()
         with self._lock:
-            until, token = self._tokens.get(caller, (0.0, ""))
-            if until < monotonic():
+            until, by, token = self._tokens.get(caller, (0.0, 0.0, ""))
+            if until < monotonic() or abs(drift - by) > SET_SECONDS:
                 if len(self._tokens) > 10_000:
                     self._tokens.clear()
-                token = self.signer.mint(caller, clock())
-                self._tokens[caller] = (monotonic() + TOKEN_SECONDS, token)
+                token = self.signer.mint(caller, now)
+                self._tokens[caller] = (monotonic() + TOKEN_SECONDS, drift, token)
         return token
 
 
@@ -100,6 +104,7 @@ def _what() -> str:
 
 
 def _finish(response: Response) -> Response:
+    pace.PACE.allow(pace.of(request.environ), pace.PIECE_SECONDS)
     seconds = perf_counter() - g.started
     metrics.HTTP_SECONDS.labels(_what(), str(response.status_code)).observe(seconds)
     response.headers.update(_SAFETY)
@@ -119,6 +124,7 @@ def _end(_error: BaseException | None) -> None:
 
 
 def _view(door: Door, reads: Mapping[str, Route], route: Route, **variables: str) -> Response:
+    pace.PACE.rest(pace.of(request.environ))
     caller = _admitted(door, route)
     token, seconds = door.token(caller), _seconds()
     if route.uploads:
@@ -135,7 +141,7 @@ def _view(door: Door, reads: Mapping[str, Route], route: Route, **variables: str
 def _download(door: Door, route: Route, message: Message, token: str) -> Response:
     with parse.as_sent(route):
         found = door.upstreams.receive(route.operation, message, token=token, seconds=streams.STREAM_SECONDS)
-        return streams.download(found)
+        return streams.download(found, pace.of(request.environ))
 
 
 def _upload(door: Door, route: Route, variables: Mapping[str, str], token: str) -> Response:

@@ -10,6 +10,7 @@ from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from chassis.errors import Invalid, Violation, invalid
+from gateway import pace
 
 MOST_BYTES = 1024 * 1024
 _NUL = r"\u0000"
@@ -25,7 +26,10 @@ def json_of(request: Request) -> Any:
     refuse_encoding(request)
     # A body without a length ends silently at the limit, so the limit is a byte more than what is taken.
     request.max_content_length = MOST_BYTES + 1
+    connection = pace.of(request.environ)
+    pace.PACE.allow(connection, pace.BODY_SECONDS)
     data = request.get_data()
+    pace.PACE.rest(connection)
     if len(data) > MOST_BYTES:
         raise RequestEntityTooLarge
     return parsed(data)

@@ -1,6 +1,6 @@
 """Who sent a request: a channel or partner by its key, our people by the token of their identity provider."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
 from time import monotonic
@@ -9,6 +9,7 @@ from typing import Any
 import jwt
 from flask import Request
 
+from chassis import identity
 from chassis.errors import Denied, Unauthenticated, Unavailable
 from chassis.events import clock
 from chassis.identity import Caller
@@ -59,6 +60,7 @@ class Issuer:
                 algorithms=ALGORITHMS,
                 audience=self.audience,
                 issuer=self.issuer,
+                leeway=identity.LEEWAY,
                 options={"require": ["exp", "iat", "sub"]},
             )
             lifetime = int(claims["exp"]) - int(claims["iat"])
@@ -102,6 +104,10 @@ class Callers:
 
     def of(self, request: Request) -> tuple[Caller, Document | None]:
         """The caller and its own quota, if it has one; raises `Unauthenticated` or `Denied`."""
+        found, quota = self._of(request)
+        return replace(found, sees=found.sees & self.policy.sees), quota
+
+    def _of(self, request: Request) -> tuple[Caller, Document | None]:
         key = request.headers.get(KEY_HEADER, "")
         if key:
             return self._client(key)

@@ -10,7 +10,7 @@ import yaml
 from crm.options.v1 import options_pb2
 from google.protobuf.descriptor_pool import Default as default_pool
 
-from chassis import contract
+from chassis import contract, privacy
 from chassis.identity import Caller
 from gateway.routes import covered
 
@@ -31,13 +31,17 @@ class Quota:
 
 @dataclass(frozen=True)
 class Policy:
-    """One gateway: which operations (scope patterns), which kinds of callers, how much, how many calls at once."""
+    """One gateway: which operations (scope patterns), which kinds of callers, how much, how many calls at once.
+
+    `sees` bounds the data classes that anybody sees in clear here, whatever their role shows them elsewhere.
+    """
 
     name: str
     authentication: tuple[str, ...]
     operations: tuple[str, ...]
     quota: Quota
     concurrency: int
+    sees: frozenset[int] = privacy.EVERYTHING
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def load_policy(name: str) -> Policy:
     """The policy shipped under this name, or in the file of this path; raises `ValueError` where it is wrong."""
     shipped = files("gateway") / "policies" / f"{name}.yaml"
     found = _yaml(shipped.read_text("utf-8") if shipped.is_file() else Path(name).read_text("utf-8"))
-    _require_keys(f"policy {name}", found, ("name", "authentication", "operations", "quota", "concurrency"))
+    _require_keys(f"policy {name}", found, ("name", "authentication", "operations", "quota", "concurrency"),
+                  optional=("sees",))  # fmt: skip
     unknown = set(found["authentication"]) - set(KINDS)
     if unknown:
         raise ValueError(f"policy {name}: no such authentication: {', '.join(sorted(unknown))}")
@@ -71,6 +76,7 @@ def load_policy(name: str) -> Policy:
         operations=tuple(found["operations"]),
         quota=Quota(**found["quota"]),
         concurrency=found["concurrency"],
+        sees=_classes(found["sees"]) if "sees" in found else privacy.EVERYTHING,
     )
 
 
@@ -92,9 +98,13 @@ def _role(name: str, given: dict[str, Any]) -> Role:
     return Role(
         channel=given["channel"],
         scopes=frozenset(scope for scope in _scopes() if covered(scope, given["operations"])),
-        sees=frozenset(options_pb2.DataClass.Value(f"DATA_CLASS_{one}") for one in given["sees"]),
+        sees=_classes(given["sees"]),
         hides=hides,
     )
+
+
+def _classes(names: Iterable[str]) -> frozenset[int]:
+    return frozenset(options_pb2.DataClass.Value(f"DATA_CLASS_{one}") for one in names)
 
 
 def _scopes() -> set[str]:

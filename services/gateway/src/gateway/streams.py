@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
+from socket import socket
 from threading import Lock
 from typing import Any
 
@@ -9,6 +10,7 @@ from flask import Request, Response
 from google.protobuf.message import Message
 from werkzeug.exceptions import ClientDisconnected
 
+from gateway import pace
 from gateway.routes import Route
 
 PIECE_BYTES = 256 * 1024
@@ -25,6 +27,7 @@ class Upload:
     def __init__(self, route: Route, request: Request, variables: Mapping[str, str]) -> None:
         self._route, self._variables = route, variables
         self._stream, self._kind, self._length = request.stream, request.mimetype, request.content_length
+        self._connection = pace.of(request.environ)
         self._reading, self._closed = Lock(), False
         self.failure: Exception | None = None
 
@@ -49,7 +52,14 @@ class Upload:
 
     def _read(self) -> bytes:
         with self._reading:
-            return b"" if self._closed else self._stream.read(PIECE_BYTES)
+            if self._closed:
+                return b""
+            pace.PACE.allow(self._connection, pace.PIECE_SECONDS)
+            try:
+                data: bytes = self._stream.read(PIECE_BYTES)
+            finally:
+                pace.PACE.rest(self._connection)
+            return data
 
     def _message(self, data: bytes) -> Message:
         message: Any = self._route.operation.request(**self._variables)
@@ -64,10 +74,17 @@ class Upload:
             self._closed = True
 
 
-def download(answers: Iterable[Any]) -> Response:
+def download(answers: Iterable[Any], connection: socket | None = None) -> Response:
     """A stream of HttpBody messages as one response. What fails before the first piece is raised here."""
     stream = iter(answers)
     first = next(stream, None)
     kind = first.content_type if first is not None else "application/octet-stream"
-    bodies = (one.data for one in chain([first] if first is not None else [], stream))
+    bodies = _paced(chain([first] if first is not None else [], stream), connection)
     return Response(bodies, content_type=kind)
+
+
+def _paced(answers: Iterable[Any], connection: socket | None) -> Iterator[bytes]:
+    for one in answers:
+        pace.PACE.allow(connection, pace.PIECE_SECONDS)
+        yield one.data
+        pace.PACE.rest(connection)

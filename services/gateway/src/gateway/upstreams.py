@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import BoundedSemaphore
+from time import monotonic
 from typing import Any
 
 from google.protobuf.message import Message
 
 from chassis import log, metrics, rpc
 from chassis.contract import Operation
-from chassis.errors import Exhausted, Fault, Unauthenticated, Unavailable
+from chassis.errors import DeadlineExceeded, Exhausted, Fault, Unauthenticated, Unavailable
+from gateway.breaker import Breaker
+
+FAIR_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Upstream:
     stub: rpc.Stub
     slots: BoundedSemaphore
     streams: BoundedSemaphore
+    breaker: Breaker = field(default_factory=Breaker)
 
     @contextmanager
     def slot(self, slots: BoundedSemaphore) -> Iterator[None]:
@@ -32,7 +37,11 @@ class Upstream:
             metrics.HTTP_REFUSED.labels("upstream_busy").inc()
             raise self._busy()
         try:
-            yield
+            if not self.breaker.admits():
+                metrics.HTTP_REFUSED.labels("upstream_down").inc()
+                raise Unavailable(f"the {self.name} service does not answer", reason="DOWN", retry_after=1)
+            with self._judged():
+                yield
         except Exhausted as error:
             # The service sheds load; the client's own quota is not what is used up.
             raise self._busy() from error
@@ -42,6 +51,24 @@ class Upstream:
             raise Fault(f"the {self.name} service does not trust this gateway", reason="NOT_TRUSTED") from error
         finally:
             slots.release()
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Tells the breaker how a call went: it failed when the service was not there, or had a fair time and
+        did not answer."""
+        started, failed = monotonic(), False
+        try:
+            yield
+        except Unavailable as error:
+            failed = error.reason == Unavailable.reason
+            raise
+        except DeadlineExceeded:
+            failed = monotonic() - started > FAIR_SECONDS
+            raise
+        finally:
+            if self.breaker.note(failed=failed):
+                state = "open" if self.breaker.open else "closed"
+                log.warning("calls to a service", upstream=self.name, breaker=state)
 
     def _busy(self) -> Unavailable:
         return Unavailable(f"the {self.name} service is busy", reason="BUSY", retry_after=1)
@@ -72,6 +99,15 @@ class Upstreams:
             yield from upstream.stub.receive(one, request, token=token, seconds=seconds)
 
 
+def most_threads(concurrency: int) -> int:
+    """How many threads one service may hold: its calls and its files."""
+    return concurrency + _file_places(concurrency)
+
+
+def _file_places(concurrency: int) -> int:
+    return max(1, concurrency // 4)
+
+
 def connect(addresses: Mapping[str, str], *, concurrency: int) -> Upstreams:
     """Channels to every service; call it after any fork. A quarter of the places is there for files besides."""
     return Upstreams({name: _upstream(name, address, concurrency) for name, address in addresses.items()})
@@ -79,4 +115,4 @@ def connect(addresses: Mapping[str, str], *, concurrency: int) -> Upstreams:
 
 def _upstream(name: str, address: str, concurrency: int) -> Upstream:
     stub = rpc.Stub(rpc.channel(address))
-    return Upstream(name, stub, BoundedSemaphore(concurrency), BoundedSemaphore(max(1, concurrency // 4)))
+    return Upstream(name, stub, BoundedSemaphore(concurrency), BoundedSemaphore(_file_places(concurrency)))
