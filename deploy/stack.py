@@ -130,6 +130,9 @@ def _prepared(
     stack = Stack(directory, database, broker, urls, {}, parts | doors)
     migrate(dict.fromkeys(SERVICES, service) | {"gateway": common}, directory)
     stack.keys.update(client_keys(directory, database.uri, CLIENTS))
+    # What `./crm` reads; shell, so that people can source it as well.
+    addresses_file = f"export MONGODB_URI='{database.uri}' AMQP_URL='{broker.uri}'\n"
+    (directory / "addresses").write_text(addresses_file)
     return stack
 
 

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pika.exceptions import AMQPError
 from pymongo.errors import PyMongoError
 
 from chassis import config, log, parked, store
@@ -51,6 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except PyMongoError as error:
         print(store.unavailable(error).message, file=sys.stderr)
+        return 1
+    except AMQPError as error:
+        print(
+            f"the broker did not take this ({type(error).__name__}); what was not said to be done is not",
+            file=sys.stderr,
+        )
         return 1
     except BrokenPipeError:  # the reader has seen enough
         sys.stderr.close()

@@ -7,7 +7,7 @@ from pymongo import UpdateOne
 
 from chassis import outbox
 from chassis.errors import invalid
-from chassis.events import Envelope, from_document
+from chassis.events import PARTITIONS, Envelope, from_document
 from chassis.store import Document
 from chassis.work import Work
 from operate.desk import Desk, Wanted, chunks
@@ -15,8 +15,8 @@ from operate.desk import Desk, Wanted, chunks
 
 def waiting(desk: Desk) -> Iterator[Envelope]:
     """Events not yet published, oldest first, at most a thousand transactions."""
-    rows = desk.store[outbox.COLLECTION].find({"state": "pending"}).limit(outbox.MOST_ROWS)
-    yield from (from_document(one) for row in sorted(rows, key=lambda row: row["_id"]) for one in row["events"])
+    rows = outbox.pending(desk.store, range(PARTITIONS))
+    yield from (from_document(one) for row in rows for one in row["events"])
 
 
 def replay(desk: Desk, wanted: Wanted) -> int:

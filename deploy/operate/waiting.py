@@ -63,9 +63,9 @@ def replay(desk: Desk, wanted: Wanted) -> int:
 
 def _release(work: Work, *, some: list[Document], **changes: Any) -> None:
     for one in some:
-        again = {"state": "due", "next": work.now, "attempts": 0, "deliveries": 0, **changes}
+        again = {"state": "due", "next": parked.AT_ONCE, "attempts": 0, "deliveries": 0, **changes}
         where = {"_id": one["_id"], "state": {"$in": REPLAYABLE}}
-        work.write(parked.COLLECTION, UpdateOne(where, {"$set": again}))
+        work.write(parked.COLLECTION, UpdateOne(where, {"$set": again}), certain=True)
 
 
 def fix(desk: Desk, event_id: str, body: Any) -> None:

@@ -149,7 +149,7 @@ def test_a_store_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 
 def test_a_directory_belongs_to_one_store_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onebox, "STOP_TIMEOUT", 0.2)
+    monkeypatch.setattr(onebox.processes, "STOP_TIMEOUT", 0.2)
     with started(onebox.start_store(tmp_path)), pytest.raises(RuntimeError, match=r"store\.log, held by another"):
         onebox.start_store(tmp_path)
 
@@ -208,7 +208,7 @@ def test_two_infrastructures_run_side_by_side_and_leave_nothing(tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_end_of_the_starter_is_the_end_of_everything(tmp_path: Path, signum: signal.Signals) -> None:
-    env = {**os.environ, "PYTHONPATH": str(Path(onebox.__file__).parent)}
+    env = {**os.environ, "PYTHONPATH": str(Path(onebox.__file__).parents[1])}
     command = [sys.executable, "-c", STARTER, str(tmp_path)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as starter:
         assert starter.stdout is not None
