@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from threading import Barrier, Thread
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -70,13 +71,13 @@ def define(work: Work, request: customer_pb2.DefineAttributeRequest) -> customer
 
 
 def call(
-    store: Store, key: str, *, label: str = "", caller: Caller | None = None, remaining: float = 5.0
+    store: Store, key: str, *, label: str = "", caller: Caller | None = None, remaining: float = 5.0, run: Any = define
 ) -> customer_pb2.DefineAttributeResponse:
     request = customer_pb2.DefineAttributeRequest(request_id=f"request-{key}")
     request.attribute.key, request.attribute.label = key, label or key
     by = caller or testing.somebody()
     return idempotency.execute(
-        store, DEFINE, by, request, lambda work: define(work, request), source="test", remaining=lambda: remaining
+        store, DEFINE, by, request, lambda work: run(work, request), source="test", remaining=lambda: remaining
     )
 
 
@@ -209,6 +210,15 @@ def test_a_taken_unique_value_names_its_field_and_changes_nothing(store: Store) 
 
 def test_the_second_click_gets_the_first_answer(store: Store) -> None:
     assert call(store, "a") == call(store, "a")
+    assert state(store) == ALL
+
+
+def test_a_late_attempt_gets_the_answer_of_the_one_that_changed_what_it_is_based_on(store: Store) -> None:
+    def late(_work: Work, _request: Any) -> None:
+        call(store, "a")  # the first attempt, whose client had waited long enough, commits at this very moment
+        raise Conflict("changed since you read it", reason="VERSION_MISMATCH")
+
+    assert call(store, "a", run=late) == call(store, "a")
     assert state(store) == ALL
 
 

@@ -15,7 +15,7 @@ from pymongo.errors import OperationFailure
 
 from chassis import trace
 from chassis.contract import Operation
-from chassis.errors import Conflict, DeadlineExceeded
+from chassis.errors import Conflict, DeadlineExceeded, Fault, Unavailable
 from chassis.events import clock
 from chassis.identity import Caller
 from chassis.store import Duplicate, Index, Schema, Session, Store, transact
@@ -35,12 +35,13 @@ def execute(
     store: Store, operation: Operation, caller: Caller, request: Message, run: Callable[[Work], M], *,
     source: str, remaining: Callable[[], float],
 ) -> M:  # fmt: skip
-    """The answer of `run`, or the one it gave before. `remaining` is the caller's time in seconds."""
+    """The answer of `run`, or the one it gave before. `remaining` is the caller's time in seconds.
+
+    Whether it ran before is asked only where that can be: its key is taken, or what it finds makes no sense any more,
+    perhaps by its own doing. A first call pays nothing for it.
+    """
     request_id: str = getattr(request, "request_id", "")
     key = _key(operation, caller, request_id)
-    known: M | None = _known(store, key, operation, request)
-    if known is not None:
-        return known
 
     def body(session: Session) -> M:
         work = begin(store, session, caller, source=source, operation=operation.name, request_id=request_id)
@@ -62,6 +63,13 @@ def execute(
     except _Running:
         answer: M = _await(store, key, operation, request)
         return answer
+    except (Unavailable, DeadlineExceeded):
+        raise
+    except Fault:
+        known: M | None = _known(store, key, operation, request)
+        if known is None:
+            raise
+        return known
 
 
 def _late() -> DeadlineExceeded:

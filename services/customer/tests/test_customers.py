@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 from crm.customer.v1 import customer_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.struct_pb2 import Value
 
 from chassis import testing
 from chassis.errors import Conflict, Denied, Invalid, NotFound
@@ -220,6 +221,30 @@ def test_an_undefined_attribute_and_a_missing_one_are_named(client: Client, regi
     with pytest.raises(Invalid) as caught:
         with_attribute(register, "other", "x")
     assert fields_of(caught) == ['customer.attributes["plan"]', 'customer.attributes["other"]']
+
+
+def test_a_stricter_definition_leaves_those_alone_who_were_there_before(client: Client, register: Register) -> None:
+    defined = define(client, "plan", "TEXT")
+    ann, bob = with_attribute(register, "plan", "Platinum"), register("Bob")
+    stricter = customer_pb2.UpdateAttributeRequest(
+        attribute=customer_pb2.Attribute(key="plan", pattern="[a-z]+", required=True),
+        update_mask=FieldMask(paths=["pattern", "required"]), version=defined.version, request_id=key(),
+    )  # fmt: skip
+    client.call(stricter)
+    for one in (ann, bob):
+        assert update(client, one, ["interests"], interests=["photography"]).interests == ["photography"]
+    with pytest.raises(Invalid) as caught:
+        update(client, ann, ["attributes"], version=2, attributes={"plan": Value(string_value="Gold")})
+    assert fields_of(caught) == ['customer.attributes["plan"]']
+    with pytest.raises(Invalid) as caught:
+        update(client, ann, ["attributes"], version=2)
+    assert fields_of(caught) == ['customer.attributes["plan"]']
+
+
+def test_a_yes_or_no_can_be_searched_for(client: Client, register: Register) -> None:
+    define(client, "vip", "BOOLEAN", searchable=True)
+    with_attribute(register, "vip", True)
+    assert (search(client, "true"), search(client, "false")) == (["Ann"], [])
 
 
 def test_a_key_is_defined_once_and_searchable_values_are_found(client: Client, register: Register) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from functools import partial
 
+from phonenumbers import SUPPORTED_REGIONS
+
 from chassis.service import Service, run
 from customer import jobs, rpc, store, subscribers, timers
 
@@ -12,6 +14,12 @@ class CustomerSettings:
     """`default_region`: the country (ISO 3166-1) of phone numbers written without one."""
 
     default_region: str = "CN"
+
+    def __post_init__(self) -> None:
+        if self.default_region not in SUPPORTED_REGIONS:
+            raise ValueError(
+                f"DEFAULT_REGION must be a country of ISO 3166-1, such as CN; it is {self.default_region!r}"
+            )
 
 
 def service(settings: CustomerSettings) -> Service:

@@ -1,5 +1,8 @@
 """Registering, changing and archiving customers, and defining what else they may carry."""
 
+from collections.abc import Mapping
+from time import monotonic
+
 from crm.customer.v1 import customer_pb2, events_pb2
 
 from chassis import contract
@@ -10,6 +13,8 @@ from customer.rules import attributes, customers
 from customer.store import ATTRIBUTES, CUSTOMERS, Serials
 
 numbers = Serials("customer_number")
+REMEMBERED_SECONDS = 1.0
+_remembered: dict[str, tuple[float, dict[str, customer_pb2.Attribute]]] = {}  # by database
 
 
 def register_customer(
@@ -26,7 +31,7 @@ def register_customer(
             now=work.now,
             region=region,
         )
-        attributes.check(customer, definitions(work.reader))
+        attributes.check(customer, _needed(work, customer))
     work.insert(CUSTOMERS, customer, events_pb2.CustomerRegistered(customer=customer))
     return customer_pb2.RegisterCustomerResponse(customer=customer)
 
@@ -40,7 +45,7 @@ def update_customer(
     with inside("customer"):
         customer, changed = customers.update(stored, request.customer, request.update_mask, now=work.now, region=region)
         contract.validate(customer)
-        attributes.check(customer, definitions(work.reader))
+        attributes.check(customer, definitions(work.reader), before=stored)
     if changed:
         event = events_pb2.CustomerUpdated(customer=customer)
         event.changed.paths.extend(changed)
@@ -74,6 +79,16 @@ def update_attribute(work: Work, request: customer_pb2.UpdateAttributeRequest) -
         contract.validate(attribute)
     work.replace(ATTRIBUTES, attribute, events_pb2.AttributeUpdated(attribute=attribute))
     return customer_pb2.UpdateAttributeResponse(attribute=attribute)
+
+
+def _needed(work: Work, customer: customer_pb2.Customer) -> Mapping[str, customer_pb2.Attribute]:
+    """The definitions to check a new customer against. Where it carries no attribute, only which are required matters:
+    that may be known from a moment ago, and most registrations need not ask."""
+    at, known = _remembered.get(work.store.database.name, (float("-inf"), {}))
+    if customer.attributes or monotonic() - at > REMEMBERED_SECONDS:
+        known = definitions(work.reader)
+        _remembered[work.store.database.name] = monotonic(), known
+    return known
 
 
 def definitions(reader: Reader) -> dict[str, customer_pb2.Attribute]:

@@ -74,10 +74,20 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
         return None
 
 
-def check(customer: customer_pb2.Customer, definitions: Mapping[str, customer_pb2.Attribute]) -> None:
-    """Checks a customer's values; raises `Invalid` with a violation for each that does not fit."""
-    found = [*_missing(customer, definitions.values())]
+def check(
+    customer: customer_pb2.Customer,
+    definitions: Mapping[str, customer_pb2.Attribute],
+    *,
+    before: customer_pb2.Customer | None = None,
+) -> None:
+    """Checks a customer's values; raises `Invalid` with a violation for each that does not fit.
+
+    Of a customer that was there `before`, only what differs is judged: a definition may have become stricter since.
+    """
+    found = [*_missing(customer, definitions.values(), before)]
     for key, value in customer.attributes.items():
+        if before is not None and key in before.attributes and before.attributes[key] == value:
+            continue
         reason = _misfit(value, definitions[key]) if key in definitions else "is not a defined attribute"
         if reason:
             found.append(Violation(f'attributes["{key[:60]}"]', reason))
@@ -85,9 +95,14 @@ def check(customer: customer_pb2.Customer, definitions: Mapping[str, customer_pb
         raise Invalid(found)
 
 
-def _missing(customer: customer_pb2.Customer, definitions: Iterable[customer_pb2.Attribute]) -> Iterable[Violation]:
+def _missing(
+    customer: customer_pb2.Customer,
+    definitions: Iterable[customer_pb2.Attribute],
+    before: customer_pb2.Customer | None,
+) -> Iterable[Violation]:
     for one in definitions:
-        if one.required and one.key not in customer.attributes:
+        was_there = before is None or one.key in before.attributes
+        if one.required and was_there and one.key not in customer.attributes:
             yield Violation(f'attributes["{one.key}"]', "is required")
 
 

@@ -50,7 +50,8 @@ def index_terms(customer: customer_pb2.Customer, *, searchable: Iterable[str]) -
 
 def _attribute_terms(key: str, value: Any) -> list[str]:
     kind = value.WhichOneof("kind")
-    text = f"{value.number_value:.15g}" if kind == "number_value" else value.string_value
+    written = {"number_value": f"{value.number_value:.15g}", "bool_value": str(value.bool_value).lower()}
+    text = written.get(kind, value.string_value)
     folded = names.fold(text)
     return [f"a{key}={folded[:_LONGEST_NAME]}"] if folded else []
 
