@@ -139,7 +139,7 @@ def test_unavailable_is_tried_again_and_nothing_else_is(store: Store) -> None:
 
 
 def test_no_timeout_stands_in_the_service_config() -> None:
-    assert "timeout" not in json.dumps(json.loads(rpc._RETRY)).lower().replace("retrythrottling", "")
+    assert "timeout" not in json.dumps(json.loads(rpc.client._RETRY)).lower().replace("retrythrottling", "")
 
 
 def test_a_dead_service_does_not_tell_its_address(store: Store) -> None:

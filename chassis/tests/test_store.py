@@ -137,7 +137,7 @@ def test_a_beginning_is_looked_up_in_the_index(opened: Store) -> None:
 def test_a_slow_query_is_told_by_its_shape_without_any_value(
     opened: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mongodb_uri: str
 ) -> None:
-    monkeypatch.setattr(store, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(store.connection, "SLOW_SECONDS", 0.0)
     watched = connect(mongodb_uri, opened.database.name)
     watched[NOTES.name].find_one({"options": "a secret name", "label": "x"}, sort=[("label", 1)])
     told = [vars(record) for record in caplog.records if record.message == "slow query"]

@@ -41,7 +41,7 @@ def _rows(desk: Desk, wanted: Wanted) -> Iterator[Document]:
 def _where(wanted: Wanted) -> Document:
     """What an index can find: a record's events, or those published since something happened."""
     if wanted.record:
-        return {"events.aggregate_id": wanted.record}
+        return {"keys": {"$gte": f"{wanted.record}:", "$lt": f"{wanted.record};"}}
     if wanted.since is None:
         raise invalid("since", "say since when, or of which record: the outbox holds seven days")
     return {"published": {"$gte": wanted.since}}

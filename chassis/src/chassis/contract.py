@@ -118,6 +118,7 @@ def event_options(descriptor: Descriptor) -> options_pb2.Event | None:
     return options.Extensions[options_pb2.event] if options.HasExtension(options_pb2.event) else None
 
 
+@cache
 def events() -> dict[str, type[Message]]:
     """Every event of the installed contracts by its full name."""
     return {one.full_name: message_factory.GetMessageClass(one) for one in messages() if event_options(one)}

@@ -32,7 +32,7 @@ FIRST_SECONDS, LONGEST_SECONDS = 1.0, 5.0
 SCHEMA: Schema = {
     COLLECTION: (
         Index("partition, _id", where={"state": "pending"}),
-        Index("events.aggregate_id, events.seq", unique=True),
+        Index("keys", unique=True),  # no record has two events of one number
         Index("published", expire_seconds=KEPT_SECONDS),
     )
 }
@@ -69,6 +69,7 @@ def rows(envelopes: Iterable[Envelope]) -> list[Document]:
             "partition": number,
             "state": "pending",
             "written": together[0].occurred,
+            "keys": [f"{one.aggregate_id}:{one.seq}" for one in together],
             "events": [one.document() for one in together],
         }
         for number, together in partitions.items()

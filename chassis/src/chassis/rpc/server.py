@@ -1,4 +1,4 @@
-"""gRPC both ways, from descriptors: servers that check who calls, what and until when; channels that keep deadlines."""
+"""A server made of descriptors: it checks who calls, what and until when, and turns failures into statuses."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from pymongo.errors import PyMongoError
 
 from chassis import contract, idempotency, log, metrics, outbox, privacy, status, trace
 from chassis.contract import Operation
-from chassis.errors import DeadlineExceeded, Exhausted, Fault, Unauthenticated, invalid
+from chassis.errors import Exhausted, Fault, Unauthenticated, invalid
 from chassis.identity import Caller, Verifier
 from chassis.reads import Reader
 from chassis.store import Store, unavailable
@@ -69,9 +69,6 @@ def query(run: Callable[[Reader, Any], Any]) -> Endpoint:
             return run(Reader(call.store), request)
 
     return endpoint
-
-
-# --- server ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -239,81 +236,3 @@ def serve_health(port: int, problems: Callable[[], list[str]], stopping: StopSig
         stopping.wait(1.0)
     servicer.enter_graceful_shutdown()
     server.stop(GRACE_SECONDS)
-
-
-# --- client ----------------------------------------------------------------------------------------------------------
-
-_RETRY = """{"loadBalancingConfig": [{"round_robin": {}}],
- "methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.05s", "maxBackoff": "0.5s",
-   "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}],
- "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1}}"""
-
-
-def channel(address: str) -> grpc.Channel:
-    """A channel to every replica behind `address`, in turn. Make it after any fork.
-
-    UNAVAILABLE is retried up to three times inside the call's deadline; safe, since an operation either changes
-    nothing or carries a request id. The policy holds no timeout: Python's fires early (grpc issues 34547, 40633).
-    """
-    options = (
-        ("grpc.service_config", _RETRY),
-        ("grpc.enable_retries", 1),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.max_receive_message_length", MAX_BYTES),
-        ("grpc.enable_http_proxy", 0),
-    )
-    return grpc.insecure_channel(address, options=options)
-
-
-class Stub:
-    """Calls the operations of the contracts over one channel; failures come back as the faults they were."""
-
-    def __init__(self, to: grpc.Channel) -> None:
-        self._channel = to
-        self._methods: dict[str, Any] = {}
-
-    def call(self, one: Operation, request: Message, *, token: str, seconds: float) -> Any:
-        """The answer, within `seconds`; raises a `Fault`."""
-        return self._invoke(one, request, token=token, seconds=seconds)
-
-    def send(self, one: Operation, requests: Iterator[Message], *, token: str, seconds: float) -> Any:
-        """The answer to a stream of requests."""
-        return self._invoke(one, requests, token=token, seconds=seconds)
-
-    def receive(self, one: Operation, request: Message, *, token: str, seconds: float) -> Iterator[Any]:
-        """A stream of answers; a failure may come at any point of it."""
-        try:
-            yield from self._method(one)(request, timeout=seconds, metadata=_metadata(token))
-        except grpc.RpcError as error:
-            raise status.fault(error) from error
-
-    def _invoke(self, one: Operation, request: Any, *, token: str, seconds: float) -> Any:
-        if seconds <= 0:
-            raise DeadlineExceeded("no time is left for this call")
-        started, code = perf_counter(), "OK"
-        try:
-            with trace.span(one.name, kind=trace.CLIENT):
-                return self._method(one)(request, timeout=seconds, metadata=_metadata(token))
-        except grpc.RpcError as error:
-            code = error.code().name
-            raise status.fault(error) from error
-        finally:
-            metrics.CALL_SECONDS.labels(one.name, code).observe(perf_counter() - started)
-
-    def _method(self, one: Operation) -> Any:
-        found = self._methods.get(one.name)
-        if found is None:
-            kind = ("stream" if one.method.client_streaming else "unary") + "_"
-            kind += "stream" if one.method.server_streaming else "unary"
-            found = getattr(self._channel, kind)(
-                f"/{one.name}",
-                request_serializer=lambda message: message.SerializeToString(),
-                response_deserializer=one.response.FromString,
-            )
-            self._methods[one.name] = found
-        return found
-
-
-def _metadata(token: str) -> tuple[tuple[str, str], ...]:
-    return ((TOKEN, token), ("traceparent", trace.traceparent()))
