@@ -13,7 +13,11 @@ CUSTOMERS = Collection(
     "customers",
     customer_pb2.Customer,
     "customer_id",
-    indexes=(Index("customer_number", unique=True, field="customer_number"), Index("_terms")),
+    indexes=(
+        Index("customer_number", unique=True, field="customer_number"),
+        Index("_terms"),
+        Index("update_time, customer_number"),  # exports of what has changed
+    ),
     derive=lambda customer: {"_terms": terms.index_terms(customer, searchable=customer.attributes.keys())},
 )
 ATTRIBUTES = Collection("attributes", customer_pb2.Attribute, "key")

@@ -11,9 +11,10 @@ import orjson
 
 LONGEST_RECORD = 256 * 1024
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# Spreadsheets take a cell that begins so for a formula; an apostrophe in front keeps it text (OWASP, CSV injection).
-_FORMULA = re.compile(r"[=+\-@\t\r]")
-_KEPT_TEXT = re.compile(r"'[=+\-@\t\r]")
+# Spreadsheets take a cell that begins so for a formula; an apostrophe in front keeps it text (OWASP, CSV injection). A
+# text that begins like one so kept gets one more, so that taking one off always gives the text back.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_KEPT_TEXT = re.compile(r"'+[=+\-@\t\r]")
 
 
 class Unreadable(ValueError):
@@ -102,6 +103,8 @@ def cells(record: Record) -> list[str]:
         found = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise Unreadable(f"is not CSV: {error}") from None
+    if len(found) > 1:
+        raise Unreadable("is not one row: a quotation mark begins in it that ends in a later line")
     return [_as_text(cell) for cell in found[0]] if found else []
 
 
