@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,7 +8,7 @@ from crm.customer.v1 import customer_pb2, events_pb2
 
 from analytics import __main__ as wiring
 from analytics import commands, queries, rpc
-from analytics.store import FACTS, FRESHNESS
+from analytics.store import FACTS, FRESHNESS, TOTALS
 from chassis import inbox, testing
 from chassis.errors import NotFound
 from chassis.events import Envelope, seal
@@ -99,17 +100,35 @@ def test_workers_of_different_partitions_do_not_wait_for_each_other(store: Store
     assert summary(store).customers == 2
 
 
-def test_a_rebuild_from_the_log_gives_the_identical_state(store: Store) -> None:
+def counted(store: Store) -> list[list]:
+    """Everything that is made of the log."""
+    return [sorted(store[name].find({}), key=lambda one: one["_id"]) for name in (TOTALS, FRESHNESS)]
+
+
+def test_a_rebuild_from_the_log_gives_the_identical_state(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     take(store, *(one for number in range(5) for one in history(number)))
-    before = commands.totals(store)
+    before = counted(store)
+    for name in (TOTALS, FRESHNESS):
+        store[name].delete_many({})
+    monkeypatch.setattr(commands, "BATCH", 2)
+    monkeypatch.setattr(commands, "MOST_WAITING", 10)
     assert commands.rebuild(store) == 25
-    assert commands.totals(store) == before
-    assert before
+    assert counted(store) == before
+    assert all(before)
+
+
+def test_what_a_rebuild_that_was_broken_off_left_does_not_count(store: Store) -> None:
+    take(store, *history(1))
+    before = counted(store)
+    for name in (TOTALS, FRESHNESS):
+        store[f"{name}_rebuilt"].insert_one({"_id": "left", "period": "day 2026-05-01", "count": 7})
+    commands.rebuild(store)
+    assert counted(store) == before
 
 
 def test_a_rebuild_of_nothing_leaves_nothing(store: Store) -> None:
     assert commands.rebuild(store) == 0
-    assert commands.totals(store) == []
+    assert counted(store) == [[], []]
 
 
 def test_totals_are_answered_as_of_an_instant_across_midnight(store: Store) -> None:
@@ -119,6 +138,62 @@ def test_totals_are_answered_as_of_an_instant_across_midnight(store: Store) -> N
     assert (at_midnight.contacts, at_midnight.archived) == (1, 0)
     assert (after.contacts, after.archived) == (2, 0)
     assert summary(store, START - timedelta(seconds=1)).customers == 0
+
+
+def scattered(moments: list[datetime]) -> list[Envelope]:
+    """A contact at each of these moments."""
+    contacts = [customer_pb2.Contact(channel="CHANNEL_WEB")]
+    talks = [customer_pb2.Interaction(interaction_id=f"i{n}", contacts=contacts) for n in range(len(moments))]
+    return [
+        seal(events_pb2.InteractionOpened(interaction=talk), seq=1, source="customer", now=moment, traceparent="")
+        for talk, moment in zip(talks, moments, strict=True)
+    ]
+
+
+def test_an_instant_among_days_hours_and_minutes_divides_events_exactly(store: Store) -> None:
+    picked = random.Random(11)
+    gaps = [picked.choice((1, 999, 1000, 59_999, 60_000, 3_599_999, 3_600_000, 86_400_000)) for _ in range(120)]
+    moments = [START + timedelta(milliseconds=sum(gaps[:n])) for n in range(len(gaps))]
+    take(store, *scattered(moments))
+    for as_of in picked.sample(moments, 25):
+        for instant in (as_of - timedelta(milliseconds=1), as_of, as_of.replace(second=0, microsecond=0)):
+            assert summary(store, instant).contacts == sum(moment <= instant for moment in moments)
+
+
+def test_of_a_busy_day_only_the_last_minute_is_read_from_the_facts(store: Store) -> None:
+    take(store, *history(1), *history(2))
+    as_of = START + timedelta(minutes=90, seconds=30)
+    before = summary(store, as_of)
+    gone = store[FACTS.name].delete_many({"occurred_time": {"$lt": as_of.replace(second=0, microsecond=0)}})
+    assert gone.deleted_count == 8
+    assert summary(store, as_of) == before
+    assert before.archived == 2
+
+
+def peak_of(read) -> int:
+    """The most bytes that were held at a time while `read` ran."""
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_facts_are_read_a_page_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "PAGE", 50)
+    start, documents = START.replace(second=1), []
+    for one in scattered([start + timedelta(milliseconds=n) for n in range(3000)]):
+        documents.append(FACTS.document(commands.fact_of(one, START)) | {"customer_id": "c1"})
+    store[FACTS.name].insert_many(documents)
+    found = {}
+    request = analytics_pb2.GetCustomerFactRequest(customer_id="c1")
+    peaks = (
+        peak_of(lambda: found.update(minute=summary(store, start + timedelta(seconds=30)))),
+        peak_of(lambda: found.update(customer=queries.get_customer_fact(Reader(store), request).fact)),
+    )
+    assert found["minute"].contacts == found["customer"].contacts == 3000
+    assert max(peaks) < 250_000, peaks
 
 
 def test_a_customer_is_answered_as_of_an_instant(store: Store) -> None:
@@ -138,6 +213,17 @@ def test_nothing_personal_is_kept(store: Store) -> None:
     assert not any(secret in stored for secret in (SECRET.encode(), b"talked", b"moved away"))
 
 
+def test_a_pipeline_that_stands_still_shows(store: Store) -> None:
+    assert queries.get_freshness(Reader(store), analytics_pb2.GetFreshnessRequest()).age_seconds == 0
+    now = datetime.now(UTC)
+    take(store, *scattered([now - timedelta(seconds=2)]))
+    an_hour_ago = {"$set": {"recorded": now - timedelta(hours=1), "occurred": now - timedelta(hours=1, seconds=2)}}
+    store[FRESHNESS].update_many({}, an_hour_ago)
+    fresh = queries.get_freshness(Reader(store), analytics_pb2.GetFreshnessRequest())
+    assert fresh.lag_seconds == pytest.approx(2)
+    assert fresh.age_seconds == pytest.approx(3600, abs=60)
+
+
 def test_freshness_and_unknown_customers_are_answered_over_the_wire(store: Store) -> None:
     take(store, *history(1))
     with testing.serving("analytics", store, rpc.endpoints()) as client:
@@ -145,5 +231,6 @@ def test_freshness_and_unknown_customers_are_answered_over_the_wire(store: Store
         assert fresh.facts == 5
         assert fresh.occurred_time.ToDatetime(UTC) == START + timedelta(minutes=90)
         assert fresh.lag_seconds > 0
+        assert 0 <= fresh.age_seconds < 60
         with pytest.raises(NotFound):
             client.call(analytics_pb2.GetCustomerFactRequest(customer_id="nobody"))

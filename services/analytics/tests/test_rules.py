@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from crm.customer.v1 import customer_pb2, events_pb2
@@ -32,6 +32,18 @@ def test_only_the_last_contact_of_an_interaction_is_new() -> None:
 
 def test_an_update_counts_nothing() -> None:
     assert rules.measures(events_pb2.CustomerUpdated(customer=customer())) == []
+
+
+def test_an_event_counts_for_its_day_its_hour_and_its_minute() -> None:
+    assert rules.periods(DAY) == ("day 2026-05-01", "hour 2026-05-01T09", "minute 2026-05-01T09:30")
+
+
+def test_up_to_an_instant_every_minute_before_its_own_is_in_one_period() -> None:
+    spans = rules.complete(DAY)
+    minutes = (DAY - timedelta(minutes=one) for one in range(-3, 3000))
+    for minute in minutes:
+        within = [period for period in rules.periods(minute) for start, end in spans if start <= period < end]
+        assert len(within) == (1 if minute < DAY else 0)
 
 
 @pytest.mark.parametrize("name", sorted(contract.events()))

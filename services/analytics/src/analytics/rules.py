@@ -9,6 +9,8 @@ from crm.analytics.v1 import analytics_pb2
 from crm.customer.v1 import customer_pb2, events_pb2
 from google.protobuf.message import Message
 
+EVER = ("day", "hour")  # all days: the bounds of a range of `periods`
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -19,7 +21,7 @@ class Measure:
 
 
 def measures(event: Message) -> list[Measure]:
-    """What an event adds one to."""
+    """What an event adds one to; nothing where it counts for nothing."""
     if isinstance(event, events_pb2.CustomerRegistered):
         customer = event.customer
         return [Measure("customers"), Measure("kind", kind_of(customer)), Measure("source", customer.source or "NONE")]
@@ -46,9 +48,17 @@ def channel_of(contact: customer_pb2.Contact) -> str:
     return customer_pb2.Channel.Name(contact.channel).removeprefix("CHANNEL_")
 
 
-def day_of(moment: datetime) -> str:
-    """The UTC day an event counts for."""
-    return moment.date().isoformat()
+def periods(moment: datetime) -> tuple[str, str, str]:
+    """The UTC day, hour and minute an event counts for: how long it is, and its beginning."""
+    at = moment.isoformat(timespec="minutes")
+    return f"day {at[:10]}", f"hour {at[:13]}", f"minute {at[:16]}"
+
+
+def complete(moment: datetime) -> list[tuple[str, str]]:
+    """The periods that hold everything before the minute of an instant once: days, hours of the day, minutes of the
+    hour; each as the bounds of a range of `periods`, the second not included."""
+    day, hour, minute = periods(moment)
+    return [(EVER[0], day), (day.replace("day", "hour"), hour), (hour.replace("hour", "minute"), minute)]
 
 
 def customer_of(event: Message) -> str:
