@@ -1,7 +1,7 @@
 """One channel of the operator: it calls the gateway with its key, as a till or a web shop does, and tries again."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -9,6 +9,7 @@ from uuid import uuid4
 import httpx
 
 TRIES = 60
+PAGE = 50  # customers of one search
 Json = dict[str, Any]
 
 
@@ -46,16 +47,21 @@ class Channel:
         """A streamed upload; not repeated here, since the pieces are gone."""
         return self._http.put(path, content=pieces, headers={"Content-Type": "text/csv"}, timeout=600)
 
-    def stream_lines(self, path: str, **parameters: str) -> Iterable[str]:
-        """The lines of a streamed download."""
+    def stream_lines(self, path: str, **parameters: str) -> Iterator[str]:
+        """The lines of a streamed download with their line feeds; other separators belong to the texts."""
+        rest = b""
         with self._http.stream("GET", path, params=parameters, timeout=600) as response:
             response.raise_for_status()
-            yield from response.iter_lines()
+            for piece in response.iter_bytes():
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from (f"{line.decode()}\n" for line in lines)
+        if rest:
+            yield rest.decode()
 
     def search(self, query: str) -> list[Json]:
         """Customers that match, best first; the time it took is remembered."""
         started = time.perf_counter()
-        response = self.get("/v1/customers:search", query=query, page_size="50")
+        response = self.get("/v1/customers:search", query=query, page_size=str(PAGE))
         self.milliseconds.append((time.perf_counter() - started) * 1000)
         response.raise_for_status()
         found: list[Json] = [one["customer"] for one in response.json()["results"]]

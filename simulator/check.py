@@ -1,13 +1,12 @@
 """Compares the platform with the truth once all is quiet: through the gateway, and in the stores themselves."""
 
-import json
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from pymongo import MongoClient
 
+from simulator import readback
 from simulator.channel import Channel, Json
 from simulator.people import Person
 from simulator.scenario import Ledger
@@ -26,13 +25,15 @@ class Findings:
 
 
 def quiet(uri: str, *, seconds: float) -> bool:
-    """Waits until every event has left its outbox and has been taken in, or the time is up."""
-    ends = time.monotonic() + seconds
+    """Waits until every event has left its outbox and has been taken in, or nothing has moved for so long."""
+    before, ends = -1, time.monotonic() + seconds
     with MongoClient[Json](uri) as client:
         while time.monotonic() < ends:
-            waiting = client["customer"]["outbox"].find_one({"state": "pending"})
-            if waiting is None and _facts(client) >= len(_events(client)):
+            waiting, facts = client["customer"]["outbox"].find_one({"state": "pending"}), _facts(client)
+            if waiting is None and facts >= len(_events(client)):
                 return True
+            if facts != before:
+                before, ends = facts, time.monotonic() + seconds
             time.sleep(0.5)
     return False
 
@@ -48,59 +49,62 @@ def _facts(client: MongoClient[Json]) -> int:
 
 def compare(uri: str, loader: Channel, office: Channel, ledger: Ledger) -> Findings:
     """Everything acknowledged is there once and right; every event was handled once and in order."""
-    exported = [json.loads(line) for line in loader.stream_lines("/v1/customers:export")]
-    problems = list(ledger.failures)
-    seen = Counter(reference for one in exported for reference in one["service_numbers"])
-    lost = [reference for reference in ledger.people if not seen[reference]]
-    doubled = [reference for reference, count in seen.items() if count > 1]
-    for customer in exported:
-        problems += _wrong(customer, ledger)
+    exported = list(readback.everybody(loader))
+    lost, doubled = _missing(exported, ledger), _doubled(exported, ledger)
     with MongoClient[Json](uri) as client:
         events, handled = _events(client), _handled(client)
         parked = client["analytics"]["parked"].find_one({})
+    problems = list(ledger.failures)
+    if len(exported) != ledger.taken_in:
+        problems.append(f"{ledger.taken_in:,} customers were taken in, {len(exported):,} are there")
+    problems += [problem for customer in exported for problem in wrong(customer, ledger)]
     problems += _uneven(events) + (["an event is parked in analytics"] if parked else [])
     problems += _summary(office, len(exported), ledger)
     return Findings(
         customers=len(exported),
         published=len(events),
         handled=len(handled),
-        lost=len(lost) + len(set(events) - set(handled)),
-        duplicated=len(doubled) + len(handled) - len(set(handled)),
+        lost=max(len(lost), ledger.taken_in - len(exported)) + len(set(events) - set(handled)),
+        duplicated=max(len(doubled), len(exported) - ledger.taken_in) + len(handled) - len(set(handled)),
         problems=problems + [f"{one} is lost" for one in lost[:5]] + [f"{one} is there twice" for one in doubled[:5]],
     )
 
 
-def _wrong(customer: Json, ledger: Ledger) -> list[str]:
-    reference = next(iter(customer["service_numbers"]), "")
-    person = ledger.people.get(reference)
+def _missing(exported: list[Json], ledger: Ledger) -> list[str]:
+    """Those of whom all is known, by reference, and strangers who were seen before, by number."""
+    there = {name for one in exported for name in (one["customer_number"], *one["service_numbers"])}
+    strangers = (number for number, one in ledger.met.items() if one.reference not in ledger.people)
+    return [one for one in (*ledger.people, *strangers) if one not in there]
+
+
+def _doubled(exported: list[Json], ledger: Ledger) -> list[str]:
+    # Of a foreign file nobody can say that two rows with one service number are one customer.
+    seen = Counter(reference for one in exported for reference in one["service_numbers"])
+    return [reference for reference in ledger.people if seen[reference] > 1]
+
+
+def wrong(customer: Json, ledger: Ledger) -> list[str]:
+    """What of a customer is not as it was acknowledged, or as it was seen when it had come in."""
+    shown = readback.person_of(customer)
+    person = ledger.people.get(shown.reference) or ledger.met.get(shown.number)
     if person is None:
-        return [f"nobody registered {customer['customer_number']}"] if ledger.people else []
-    expected = _expected(person) | ({"interests": ledger.interests[reference]} if reference in ledger.interests else {})
-    shown = _shown(customer, person)
-    return [f"{reference}: {name} is {shown[name]!r}" for name, value in expected.items() if value != shown[name]]
+        return [f"nobody registered {shown.number}"] if ledger.people else []
+    found = [
+        f"{shown.number}: {name} is {getattr(shown, name)!r}"
+        for name, value in _expected(person).items()
+        if value != getattr(shown, name)
+    ]
+    interests = ledger.interests.get(shown.number, {*shown.interests})
+    return found + ([] if interests == {*shown.interests} else [f"{shown.number}: interests are {shown.interests}"])
 
 
-def _expected(person: Person) -> dict[str, Any]:
+def _expected(person: Person) -> Json:
     return {
         "name": " ".join(person.as_written("name").split()),
         "phone": person.phone,
         "email": person.email.lower(),
         "birthday": person.birthday,
         "document": person.document,
-    }
-
-
-def _shown(customer: Json, person: Person) -> dict[str, Any]:
-    def first(items: list[Json], name: str) -> str:
-        return str(items[0][name]) if items else ""
-
-    return {
-        "name": first(customer["names"], "full"),
-        "phone": first(customer["phones"], "number"),
-        "email": first(customer["emails"], "address"),
-        "birthday": customer.get("birthday", "") if person.birthday else "",
-        "document": first(customer["documents"], "number"),
-        "interests": set(customer["interests"]),
     }
 
 

@@ -35,7 +35,8 @@ _DAYS = 22_000
 
 @dataclass(frozen=True)
 class Person:
-    """What is true of one customer. `reference` is its service number and nobody else's; phones are in E.164.
+    """What is true of one customer. `reference` is its service number and, in a crowd, nobody else's; phones are in
+    E.164; `number` is the customer number once the platform has given one.
 
     `same_as` is the reference of the customer that this one really is, written down a second time.
     """
@@ -52,6 +53,7 @@ class Person:
     address: str = ""
     interests: tuple[str, ...] = ()
     same_as: str = ""
+    number: str = ""
     written: dict[str, str] = field(default_factory=dict, compare=False)  # as they write it, by field
 
     def as_written(self, name: str) -> str:

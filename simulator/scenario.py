@@ -1,25 +1,30 @@
 """What happens at an operator in a day, compressed into a minute; every step acts through channels."""
 
+import csv
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from simulator.channel import Channel, Json
+from simulator.channel import PAGE, Channel, Json
 from simulator.loading import Source
 from simulator.people import Person
 
-Progress = Callable[[str], None]
+REASONS = 3
+LONGEST_QUERY = 200  # characters that a search takes
 
 
 @dataclass
 class Ledger:
     """What was acknowledged: the only things that must be true at the end."""
 
-    people: dict[str, Person] = field(default_factory=dict)  # by reference
-    interests: dict[str, set[str]] = field(default_factory=dict)  # added by changes, by reference
+    people: dict[str, Person] = field(default_factory=dict)  # by reference: those of whom all is known
+    met: dict[str, Person] = field(default_factory=dict)  # by customer number: those who are seen again
+    taken_in: int = 0  # customers of the file and from counters
+    interests: dict[str, set[str]] = field(default_factory=dict)  # after changes, by customer number
     contacts: dict[str, int] = field(default_factory=dict)  # by channel
     failures: list[str] = field(default_factory=list)
 
@@ -63,6 +68,26 @@ def watch_import(loader: Channel, job: Json) -> Iterator[Json]:
             yield job
 
 
+def refusals(loader: Channel, job: Json) -> list[tuple[str, int]]:
+    """Why rows were refused and how often, the most frequent reasons first."""
+    rows = csv.DictReader(loader.stream_lines(f"/v1/customer-imports/{job['import_id']}/rejected"))
+    return Counter(f"{row['field']} {row['reason']}".strip() for row in rows).most_common(REASONS)
+
+
+def settle(ledger: Ledger, source: Source, job: Json, reasons: Sequence[str]) -> None:
+    """Takes an import that has ended into account: each row of its file is a customer, or refused for a reason."""
+    imported, rejected = int(job["imported"]), int(job["rejected"])
+    completed, rows = job["status"] == "COMPLETED", source.rows
+    ledger.people |= {person.reference: person for person in source.people}
+    ledger.expect(completed, f"the import ended as {job['status']}: {job['error']}")
+    right = imported + rejected == rows and (not source.people or rejected == source.broken)
+    ledger.expect(right, f"the file has {rows:,} rows: {imported:,} were imported, {rejected:,} refused")
+    why = "; ".join(reasons) or job["error"] or f"the file has {rows:,} rows"
+    ledger.expect(ledger.taken_in + imported > 0, f"no customer came in: {why}")
+    # A row of which nobody says what became of it is lost.
+    ledger.taken_in += rows - rejected if completed else imported
+
+
 def register(channels: Sequence[Channel], people: Sequence[Person], ledger: Ledger, seed: int) -> int:
     """Registers people at several channels at once; every tenth request comes twice. Returns the repetitions."""
     random = Random(seed)
@@ -80,6 +105,7 @@ def register(channels: Sequence[Channel], people: Sequence[Person], ledger: Ledg
     with ThreadPoolExecutor(len(channels)) as pool:
         list(pool.map(one, enumerate(people)))
     ledger.people |= {person.reference: person for person in people}
+    ledger.taken_in += len(people)
     return len(repeated)
 
 
@@ -105,26 +131,28 @@ def find(channels: Sequence[Channel], people: Sequence[Person], ledger: Ledger) 
     """Looks people up by everything they may say, each time at another channel; returns how often by what."""
     counts: dict[str, int] = {}
     for number, person in enumerate(people):
-        for what, query in _sayings(person):
+        for what, query in sayings(person):
             channel = channels[number % len(channels)]
-            found = {reference for one in channel.search(query) for reference in one["service_numbers"]}
-            # Namesakes may fill the page: a name must find somebody of that name, everything else the person.
-            right = person.reference in found if what != "name" else bool(found)
-            ledger.expect(right, f"{person.reference} was not found by {what} at {channel.name}")
+            found = [one["customer_number"] for one in channel.search(query)]
+            # More than a page may share a name, or a number that is none: then nobody can say who is meant.
+            right = person.number in found or len(found) >= PAGE
+            ledger.expect(right, f"{person.number} was not found by {what} at {channel.name}")
             counts[what] = counts.get(what, 0) + 1
     return counts
 
 
-def _sayings(person: Person) -> Iterator[tuple[str, str]]:
-    yield "service number", person.reference.upper()
-    yield "name", person.name
-    if person.phone:
-        yield "phone", person.phone
-        yield "phone as written", person.as_written("phone")
-    if person.email:
-        yield "e-mail", person.email.upper()
-    if person.document:
-        yield "document", f"{person.document[:6]} {person.document[6:14]} {person.document[14:]}"
+def sayings(person: Person) -> Iterator[tuple[str, str]]:
+    """Everything a customer can be found by, in a form people use: what it is, and what they say."""
+    said = {
+        "customer number": f"{person.number[:4].lower()} {person.number[4:7]} {person.number[7:]}",
+        "service number": person.reference.upper(),
+        "name": person.name if any(map(str.isalnum, person.name)) else "",
+        "phone": person.phone,
+        "phone as written": person.written.get("phone", ""),
+        "e-mail": person.email.upper(),
+        "document": f"{person.document[:6]} {person.document[6:14]} {person.document[14:]}".strip(),
+    }
+    return ((what, query) for what, query in said.items() if 0 < len(query) <= LONGEST_QUERY)
 
 
 # --- two at once -----------------------------------------------------------------------------------------------------
@@ -138,17 +166,26 @@ def change_together(one: Channel, other: Channel, people: Sequence[Person], ledg
 
 def _both_change(pool: ThreadPoolExecutor, one: Channel, other: Channel, person: Person, ledger: Ledger) -> int:
     customer = _the(one, person)
-    first = pool.submit(_add_interest, one, customer, "chess")
-    second = pool.submit(_add_interest, other, customer, "sailing")
-    wishes = ((one, "chess", first.result()), (other, "sailing", second.result()))
+    chess, sailing = _new_to(customer)
+    first = pool.submit(_add_interest, one, customer, chess)
+    second = pool.submit(_add_interest, other, customer, sailing)
+    wishes = ((one, chess, first.result()), (other, sailing, second.result()))
     codes = sorted(answer.status_code for _, _, answer in wishes)
-    ledger.expect(codes == [200, 412], f"{person.reference} was changed twice at once: {codes}")
+    ledger.expect(codes == [200, 412], f"{person.number} was changed twice at once: {codes}")
     refused = [(channel, wish) for channel, wish, answer in wishes if answer.status_code == 412]
     for channel, wish in refused:
         again = _add_interest(channel, channel.get(_path(customer)).json(), wish)
-        ledger.expect(again.status_code == 200, f"{person.reference} could not be changed again")
-    ledger.interests[person.reference] = {*customer["interests"], "chess", "sailing"}
+        ledger.expect(again.status_code == 200, f"{person.number} could not be changed again")
+    ledger.interests[person.number] = {*customer["interests"], chess, sailing}
     return len(refused)
+
+
+def _new_to(customer: Json) -> tuple[str, str]:
+    """Two interests that the customer does not have yet."""
+    chess, sailing = ("chess", "sailing")
+    while {chess, sailing} & {*customer["interests"]}:
+        chess, sailing = f"more {chess}", f"more {sailing}"
+    return chess, sailing
 
 
 def _path(customer: Json) -> str:
@@ -156,8 +193,10 @@ def _path(customer: Json) -> str:
 
 
 def _the(channel: Channel, person: Person) -> Json:
-    found = [one for one in channel.search(person.reference) if person.reference in one["service_numbers"]]
-    return found[0]
+    response = channel.get(f"/v1/customers/{person.number}")
+    response.raise_for_status()
+    customer: Json = response.json()
+    return customer
 
 
 def _add_interest(channel: Channel, customer: Json, interest: str) -> Any:
@@ -176,10 +215,10 @@ def talk(channels: Mapping[str, Channel], people: Sequence[Person], ledger: Ledg
         opened = first.post(path, _contact("WEB", "asked about the bill, 账单有误"))
         continued = second.post(path, _contact("STORE", "came by with the paper bill"))
         codes = (opened.status_code, continued.status_code)
-        ledger.expect(codes == (201, 201), f"a contact of {person.reference} was refused: {codes}")
+        ledger.expect(codes == (201, 201), f"a contact of {person.number} was refused: {codes}")
         if codes == (201, 201):
             same = opened.json()["interaction_id"] == continued.json()["interaction_id"]
-            ledger.expect(same, f"{person.reference} had to start again at the second channel")
+            ledger.expect(same, f"{person.number} had to start again at the second channel")
             for channel in ("WEB", "STORE"):
                 ledger.contacts[channel] = ledger.contacts.get(channel, 0) + 1
     return len(people)
