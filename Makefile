@@ -8,7 +8,7 @@ RUN := PYTHONPATH=$(PATHS) $(BIN)/python
 CONTRACTS := $(shell find proto -name '*.proto' -not -path 'proto/gen/*') proto/generate.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format secrets lock broker clean
+.PHONY: help setup demo up test chaos check format secrets lock broker clean
 
 help: ## Show what can be done here
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ up: setup ## Run everything until Ctrl-C; the data stays in .run
 
 test: setup ## Run every test on real servers
 	@$(BIN)/python -m pytest
+
+chaos: setup ## Break everything on purpose and check every promise; SEED=, MINUTES=, BUGS=, DIRECTORY=
+	@$(RUN) -m chaos
 
 check: setup ## Check format, style, types, imports and manifests
 	@$(BIN)/ruff format --check --quiet . || (echo "run 'make format'"; exit 1)
