@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from crm.customer.v1 import customer_pb2
+from pymongo.errors import DuplicateKeyError
 
 from chassis import inbox, migrations, outbox, timers
 from chassis.errors import Unavailable
@@ -29,6 +30,21 @@ def test_a_migration_is_done_once_and_what_is_missing_is_named(mongodb_uri: str)
     assert migrate(fresh, SCHEMA) == []
     verify(fresh, SCHEMA)
     fresh.close()
+
+
+def test_an_index_that_is_declared_otherwise_is_noticed_and_made_anew(mongodb_uri: str) -> None:
+    name = f"test_{uuid4().hex[:12]}"
+    before, after = ({"notes": (Index("label", unique=unique),)} for unique in (False, True))
+    opened = connect(mongodb_uri, name, schema=after)
+    migrate(opened, before)
+    with pytest.raises(Unavailable, match=r"notes\.label_1"):
+        verify(opened, after)
+    assert migrate(opened, after) == ["notes.label_1"]
+    verify(opened, after)
+    opened["notes"].insert_one({"_id": 1, "label": "x"})
+    with pytest.raises(DuplicateKeyError):
+        opened["notes"].insert_one({"_id": 2, "label": "x"})
+    opened.close()
 
 
 def test_migrations_at_the_same_moment_do_not_stand_in_each_others_way(mongodb_uri: str) -> None:

@@ -58,7 +58,7 @@ def bare(client: Client, *, token: str | None, seconds: float | None = 2.0) -> A
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=analytics_pb2.GetFreshnessResponse.FromString,
         )
-        metadata = ((rpc.TOKEN, token),) if token is not None else ()
+        metadata = ((rpc.server.TOKEN, token),) if token is not None else ()
         return method(FRESHNESS, timeout=seconds, metadata=metadata)
 
 

@@ -16,7 +16,7 @@ SOURCES = sorted(
     for path in (ROOT / folder).rglob("*.py")
     if "gen" not in path.parts and "tests" not in path.parts
 )
-CHASSIS_LINES = 2_900  # docs/decisions.md says why it is more than the 2,500 it was meant to be
+CHASSIS_LINES = 3_300  # docs/decisions.md says why it is more than the 2,500 it was meant to be
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef]:

@@ -213,7 +213,7 @@ def test_pods_have_time_to_drain(rendered: Rendered) -> None:
     for _, owner, container in ours(rendered("overlays/prod")):
         if owner["kind"] == "Deployment":
             before = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-            drained = max(process.DRAIN_SECONDS, rpc.NOT_SERVING_SECONDS + rpc.GRACE_SECONDS)
+            drained = max(process.DRAIN_SECONDS, rpc.NOT_SERVING_SECONDS + rpc.server.GRACE_SECONDS)
             assert before + drained < pod(owner)["terminationGracePeriodSeconds"]
 
 

@@ -19,7 +19,7 @@ from chassis.store import Document, Index, Schema, Store, missing_indexes
 COLLECTION = "migrations"
 SCHEMA: Schema = {COLLECTION: ()}
 BATCH = 500
-NAMESPACE_EXISTS = 48
+NAMESPACE_EXISTS, INDEX_NOT_FOUND = 48, 27
 MIGRATION_SECONDS = 4 * 3600.0  # an index on what there is already takes as long as it takes
 
 
@@ -103,7 +103,16 @@ def _create_collection(store: Store, name: str) -> None:
             raise
 
 
+def _drop(collection: MongoCollection[Document], name: str) -> None:
+    try:
+        collection.drop_index(name)
+    except OperationFailure as error:
+        if error.code != INDEX_NOT_FOUND:  # a migration beside this one was faster
+            raise
+
+
 def _create(collection: MongoCollection[Document], index: Index) -> None:
-    if index.name in collection.index_information():
-        collection.drop_index(index.name)  # it was declared otherwise
+    present = collection.index_information().get(index.name)
+    if present is not None and not index.is_like(present):
+        _drop(collection, index.name)
     collection.create_index(index.pairs, name=index.name, **index.options)

@@ -72,6 +72,8 @@ def fault(error: grpc.RpcError) -> Fault:
         return errors.Invalid(_violations(details) or [Violation("", error.details() or "is not valid")])
     if error.code() == grpc.StatusCode.UNIMPLEMENTED:  # a replica of the release before, while a new one rolls out
         return errors.Unavailable("this operation is not there yet", reason="NOT_YET", retry_after=5)
+    if error.code() == grpc.StatusCode.CANCELLED:  # by a server that is stopping: nobody of ours takes a call back
+        return errors.Unavailable("the service does not answer", retry_after=1)
     if kind is None:
         return Fault("the service failed", reason=reason or "INTERNAL")
     # Without details the text is the transport's own, with addresses that are nobody's business.

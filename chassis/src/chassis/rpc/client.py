@@ -16,15 +16,16 @@ MAX_BYTES = 4 * 1024 * 1024
 
 _RETRY = """{"loadBalancingConfig": [{"round_robin": {}}],
  "methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.05s", "maxBackoff": "0.5s",
-   "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}],
+   "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"]}}],
  "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1}}"""
 
 
 def channel(address: str) -> grpc.Channel:
     """A channel to every replica behind `address`, in turn. Make it after any fork.
 
-    UNAVAILABLE is retried up to three times inside the call's deadline; safe, since an operation either changes
-    nothing or carries a request id. The policy holds no timeout: Python's fires early (grpc issues 34547, 40633).
+    UNAVAILABLE, and CANCELLED by a server that stops, is retried up to three times inside the call's deadline; safe,
+    since an operation either changes nothing or carries a request id. The policy holds no timeout: Python's fires
+    early (grpc issues 34547, 40633).
     """
     options = (
         ("grpc.service_config", _RETRY),
