@@ -15,6 +15,7 @@ from pathlib import Path
 
 from chaos import bugs, faults, fleet
 from chaos.run import Outcome, Plan, run, say
+from chassis import log
 
 TRIES = 3
 CLIENTS = 8
@@ -26,6 +27,7 @@ def main() -> int:
     seed = int(os.environ.get("SEED", "1"))
     directory = Path(os.environ.get("DIRECTORY") or tempfile.mkdtemp(prefix="guanxi-chaos-"))
     started = time.monotonic()
+    log.configure("chaos", "ERROR")  # reading everything at the end is slow, and nobody's concern
     print(f"Guanxi under faults, seed {seed}; histories, faults and logs in {directory}", flush=True)
     outcome = run(_long(seed), directory / "long", say)
     chosen = _chosen()
