@@ -1,9 +1,11 @@
 """Whole gateways in this process: services, doors, identity provider and callers, all on real sockets."""
 
 import logging
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from uuid import uuid4
@@ -13,8 +15,10 @@ import pytest
 from flask import Flask
 from werkzeug.serving import make_server
 
+import onebox
 from analytics import __main__ as analytics
-from chassis import contract, identity, rpc, testing, trace
+from chassis import contract, identity, migrations, rpc, testing, trace
+from chassis import store as stores
 from chassis.errors import NotFound
 from chassis.identity import Signer, Verifier
 from chassis.rpc import Endpoint
@@ -29,6 +33,7 @@ from gateway.store import SCHEMA
 from gateway.upstreams import connect
 
 PLENTY = Quota(1_000_000, 10)
+GENEROUS = {"requests": PLENTY.requests, "seconds": PLENTY.seconds}
 WANG = {
     "kind": "PERSON",
     "names": [{"full": "王芳", "kind": "LEGAL"}],
@@ -72,6 +77,41 @@ class Gateway:
 
 
 @dataclass(frozen=True)
+class Running:
+    """A gateway process as it runs in production: its doors for everybody and for the operator, and a key for it."""
+
+    port: int
+    http_port: int
+    key: str
+    process: onebox.Process
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def probe(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def log(self) -> Path:
+        return self.process.log
+
+    def client(self, **headers: str) -> httpx.Client:
+        """Somebody with the key, who may do everything."""
+        known = {"X-Api-Key": self.key, **headers}
+        return httpx.Client(base_url=self.url, headers=known, timeout=30, trust_env=False)
+
+    def connect(self) -> socket.socket:
+        """A connection to the door for everybody on which nothing was said yet."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def head(self, line: str, *headers: str) -> bytes:
+        """The head of a request with the key."""
+        return "\r\n".join((f"{line} HTTP/1.1", "Host: x", f"X-Api-Key: {self.key}", *headers, "", "")).encode()
+
+
+@dataclass(frozen=True)
 class Stack:
     """The platform around the gateways."""
 
@@ -93,14 +133,44 @@ class Stack:
         door = Door(rules, callers, Quotas(self.store), upstreams, self.signer)
         return Gateway(self.serve(create_app(door)), door, self.store)
 
+    @contextmanager
+    def process(
+        self, directory: Path, *, addresses: Mapping[str, str] | None = None, **changes: str
+    ) -> Iterator[Running]:
+        """A gateway as a process of its own, with its database as it is in a real installation."""
+        opened = stores.connect(self.uri, "gateway", schema=SCHEMA)
+        migrations.migrate(opened, SCHEMA)
+        key = keys.create(
+            opened, f"process-{uuid4().hex[:12]}", kind="channel", roles=["administrator"], quota=GENEROUS
+        )
+        opened.close()
+        port, http_port = onebox.free_port(), onebox.free_port()
+        given = {
+            "MONGODB_URI": self.uri,
+            "IDENTITY_KEY": self.private_key,
+            "PORT": str(port),
+            "HTTP_PORT": str(http_port),
+        }
+        known = {**self.addresses, **(addresses or {})}
+        given |= {f"{name.upper()}_ADDRESS": address for name, address in known.items()}
+        ready_url = f"http://127.0.0.1:{http_port}/readyz"
+        process = onebox.start_service("gateway", module="gateway", role="serve", settings=given | changes,
+                                       directory=directory, ready_url=ready_url)  # fmt: skip
+        try:
+            yield Running(port, http_port, key, process)
+        finally:
+            process.stop()
+
     def serve(self, app: Flask) -> str:
         """The URL of an application that is served until the end."""
         return self.closing.enter_context(served(app))
 
-    def service(self, name: str, endpoints: Mapping[str, Endpoint], *, store: Store | None = None) -> str:
+    def service(
+        self, name: str, endpoints: Mapping[str, Endpoint], *, store: Store | None = None, port: int = 0
+    ) -> str:
         """The address of a service that answers these operations and knows nothing of the others."""
         known = {one.method.name: unknown for one in contract.operations(upstream=name)} | dict(endpoints)
-        port = testing.free_port()
+        port = port or testing.free_port()
         server = rpc.Server(name, store or self.store, self.verifier, known).start(port, host="127.0.0.1")
         self.closing.callback(lambda: server.stop(0).wait())
         return f"127.0.0.1:{port}"
@@ -140,6 +210,13 @@ def stack(mongodb_uri: str) -> Iterator[Stack]:
             opened = closing.enter_context(testing.opened(mongodb_uri, one.whole_schema))
             addresses[one.name] = built.service(one.name, one.endpoints, store=opened)
         yield replace(built, addresses=addresses)
+
+
+@pytest.fixture(scope="session")
+def running(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A gateway process before the services as they are."""
+    with stack.process(tmp_path_factory.mktemp("gateway")) as process:
+        yield process
 
 
 @pytest.fixture(scope="session")

@@ -145,6 +145,31 @@ def test_an_account_manager_sees_everything_to_talk_about_but_not_the_birthday(i
     assert found["results"][0]["customer"].get("birthday") is None
 
 
+def test_no_role_sees_more_than_its_gateway_shows_to_anybody(public, partner, registered, wang) -> None:
+    seen = public.client("administrator").get(f"/v1/customers/{registered['customer_id']}").json()
+    assert (seen["phones"], seen["birthday"]) == (registered["phones"], registered["birthday"])
+    assert "E1234567" not in str(seen)
+    query = {"query": registered["customer_number"]}
+    (result,) = partner.client("administrator").get("/v1/customers:search", params=query).json()["results"]
+    assert result["customer"]["customer_id"] == registered["customer_id"]
+    hidden = {
+        "E1234567",
+        "1990-02-28",
+        "photography",
+        "王芳",
+        "fang.wang@example.com",
+        registered["phones"][0]["number"],
+    }
+    assert not hidden & set(texts(result))
+
+
+def test_what_a_gateway_shows_to_nobody_cannot_be_written_there(public, registered, administrator) -> None:
+    path, patch = f"/v1/customers/{registered['customer_id']}", {"documents": None}
+    answer = public.client("administrator").patch(path, json=patch, headers={"If-Match": '"1"'})
+    assert (answer.status_code, answer.json()["type"]) == (403, "urn:guanxi:problem:field-hidden")
+    assert administrator.get(path).json() == registered
+
+
 @pytest.mark.parametrize(
     ("role", "patch"),
     [

@@ -170,6 +170,14 @@ def test_a_token_with_a_wrong_claim_is_refused(own_provider, changes: Claims) ->
         issuer.verify(token)
 
 
+@pytest.mark.parametrize("changes", [{"exp": timedelta(seconds=-10)}, {"iat": timedelta(seconds=10)}])
+def test_the_clock_of_a_provider_may_differ_by_some_seconds(own_provider, changes: dict[str, timedelta]) -> None:
+    issuer, key, _ = own_provider
+    moved = {name: datetime.now(UTC) + by for name, by in changes.items()}
+    token = jwt.encode(claims(issuer, **moved), key, algorithm="EdDSA", headers={"kid": "k1"})
+    assert issuer.verify(token)["sub"] == "u1"
+
+
 def forgeries(issuer: Issuer, jwk: dict[str, Any]) -> dict[str, Callable[[], str]]:
     good, stranger = claims(issuer), ed25519.Ed25519PrivateKey.generate()
     secret = jwk["x"] + "=" * 32

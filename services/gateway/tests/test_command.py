@@ -6,22 +6,19 @@ import re
 import socket
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
-import onebox
-from chassis import migrations, store, testing
+from chassis import migrations, store
 from chassis.errors import Unauthenticated
 from chassis.events import clock
 from gateway import keys
 from gateway.store import CLIENTS, SCHEMA
 
 CANARY = "13912345678"
-SHOP, TYPO, PROD = (f"{name}-{uuid4().hex[:8]}" for name in ("shop", "typo", "prod"))
+SHOP, TYPO = (f"{name}-{uuid4().hex[:8]}" for name in ("shop", "typo"))
 
 
 @pytest.fixture(scope="module")
@@ -93,38 +90,14 @@ def test_threads_must_outnumber_the_places_of_one_service(settings: dict[str, st
     assert (answer.returncode, "30 threads of 30" in answer.stderr) == (2, True)
 
 
-@pytest.fixture(scope="module")
-def probe() -> int:
-    """The port of the operator's door of that process."""
-    return testing.free_port()
-
-
-@pytest.fixture(scope="module")
-def running(stack, settings: dict[str, str], mongodb_uri: str, probe: int, tmp_path_factory) -> Any:
-    """A gateway process as it runs in production: its URL, a client with a key, and its log."""
-    port = testing.free_port()
-    opened = store.connect(mongodb_uri, "gateway", schema=SCHEMA)
-    key = keys.create(opened, PROD, kind="channel", roles=["administrator"])
-    opened.close()
-    given = {**settings, "PORT": str(port), "HTTP_PORT": str(probe)}
-    given |= {f"{name.upper()}_ADDRESS": address for name, address in stack.addresses.items()}
-    directory = tmp_path_factory.mktemp("gateway")
-    process = onebox.start_service("gateway", module="gateway", role="serve", settings=given, directory=directory,
-                                   ready_url=f"http://127.0.0.1:{probe}/readyz")  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    yield url, httpx.Client(base_url=url, headers={"X-Api-Key": key}, trust_env=False), Path(process.log)
-    process.stop()
-
-
-def raw(url: str, text: bytes) -> bytes:
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+def raw(running, text: bytes) -> bytes:
+    with running.connect() as connection:
         connection.sendall(text)
         return connection.recv(65536)
 
 
-def test_no_part_of_a_request_reaches_log_or_metrics(running, probe: int) -> None:
-    url, client, log = running
+def test_no_part_of_a_request_reaches_log_or_metrics(running) -> None:
+    client = running.client()
     assert client.get("/v1/customers:search", params={"query": CANARY}).status_code == 200
     client.get(f"/v1/customers/{CANARY}")
     client.get(f"/{CANARY}")
@@ -132,24 +105,26 @@ def test_no_part_of_a_request_reaches_log_or_metrics(running, probe: int) -> Non
     client.post("/v1/customers", json={CANARY: CANARY}, headers={"Idempotency-Key": f"{CANARY}-key"})
     client.get("/v1/customers", headers={"Request-Timeout": CANARY, "traceparent": CANARY})
     for line in (f"GET /v1/customers:search?query={CANARY} and more HTTP/1.1", f"{CANARY}", f"GET / HTTP/{CANARY}"):
-        assert raw(url, f"{line}\r\nHost: x\r\n\r\n".encode()).startswith(b"HTTP/1.1 400")
-    raw(url, f"GET /v1/customers HTTP/1.1\r\nHost: x\r\n{CANARY} : x\r\n\r\n".encode())
-    written = log.read_text()
+        assert raw(running, f"{line}\r\nHost: x\r\n\r\n".encode()).startswith(b"HTTP/1.1 400")
+    raw(running, f"GET /v1/customers HTTP/1.1\r\nHost: x\r\n{CANARY} : x\r\n\r\n".encode())
+    written = running.log.read_text()
     assert CANARY not in written
     assert '"route":"GET /v1/customers:search"' in written
     assert '"message":"http server"' in written
-    measured = httpx.get(f"http://127.0.0.1:{probe}/metrics", trust_env=False).text
+    measured = httpx.get(f"{running.probe}/metrics", trust_env=False).text
     assert CANARY not in measured
     assert 'route="OTHER unknown"' in measured
     assert all(json.loads(line)["service"] == "gateway" for line in written.splitlines() if line.startswith("{"))
 
 
 def test_the_server_of_production_keeps_the_same_limits(running) -> None:
-    url, client, _ = running
+    client = running.client()
     headers = {**client.headers, "Content-Type": "application/json", "Idempotency-Key": "12345678"}
     huge = [b'{"kind": "' + b"x" * 600_000, b"x" * 600_000 + b'"}']
     for body in (b"".join(huge), iter(huge)):
-        assert httpx.post(f"{url}/v1/customers", content=body, headers=headers, trust_env=False).status_code == 413
+        assert (
+            httpx.post(f"{running.url}/v1/customers", content=body, headers=headers, trust_env=False).status_code == 413
+        )
     assert client.get("/v1/customers").status_code == 200
 
 
@@ -159,31 +134,14 @@ def test_the_server_of_production_keeps_the_same_limits(running) -> None:
      ("Transfer-Encoding: chunked", b"5\r\nname\n\r\nzz\r\n"), ("Transfer-Encoding: chunked", b"5\r\nna")],
 )  # fmt: skip
 def test_half_a_file_starts_no_import(running, framing: str, part: bytes) -> None:
-    url, client, _ = running
+    client = running.client()
     made = client.post("/v1/customer-imports", json={"format": "CSV"}, headers={"Idempotency-Key": str(uuid4())})
     path = made.headers["Location"]
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        head = f"PUT {path}/file HTTP/1.1\r\nHost: x\r\nX-Api-Key: {client.headers['X-Api-Key']}\r\n{framing}\r\n\r\n"
-        connection.sendall(head.encode() + part)
+    with running.connect() as connection:
+        connection.sendall(running.head(f"PUT {path}/file", framing) + part)
         connection.shutdown(socket.SHUT_WR)
         answer = connection.recv(65536)
     assert not answer.startswith(b"HTTP/1.1 2")
     assert client.get(path).json()["status"] == "CREATED"
     whole = client.put(f"{path}/file", content=b"name,phone\nWang Fang,13800138000\n")
     assert (whole.status_code, whole.json()["status"]) == (200, "RUNNING")
-
-
-@pytest.mark.slow
-def test_clients_that_stall_do_not_keep_the_threads(running) -> None:
-    url, client, _ = running
-    host, port = url.removeprefix("http://").split(":")
-    key = client.headers["X-Api-Key"]
-    body = f"POST /v1/customers HTTP/1.1\r\nHost: x\r\nX-Api-Key: {key}\r\nContent-Type: application/json\r\n"
-    starts = ["GET /v1/cust", body, f"{body}Idempotency-Key: 12345678\r\nContent-Length: 100\r\n\r\n{{"]
-    stalled = [socket.create_connection((host, int(port))) for _ in range(34)]
-    for index, connection in enumerate(stalled):
-        connection.sendall(starts[index % 3].encode())
-    assert httpx.get(f"{url}/openapi.json", timeout=40, trust_env=False).status_code == 200
-    for connection in stalled:
-        connection.close()

@@ -90,8 +90,65 @@ def test_every_schema_is_one_and_every_reference_leads_somewhere(documents, name
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_route_of_the_policy_is_in_its_document_and_no_other(documents, stack, name: str) -> None:
-    expected = {(one.path, one.method.lower()) for one in routes(policy.load_policy(name).operations)}
+    expected = {(one.template, one.method.lower()) for one in routes(policy.load_policy(name).operations)}
     assert {(path, method) for path, method, _ in operations(documents[name])} == expected
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_what_has_one_address_has_one_path(documents, name: str) -> None:
+    shapes = [re.sub(r"\{.+?\}", "{}", path) for path in documents[name]["paths"]]
+    assert len(shapes) == len(set(shapes))
+    assert {"get", "patch"} <= documents["internal"]["paths"]["/v1/customers/{customer_id}"].keys()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_an_address_takes_the_methods_its_document_names_and_no_other(request, documents, name: str) -> None:
+    client = request.getfixturevalue(name).with_headers()
+    for path, methods in documents[name]["paths"].items():
+        refused = client.options(re.sub(r"\{.+?\}", "x", path))
+        assert refused.status_code == 405
+        known = {one.upper() for one in methods} | ({"HEAD"} if "get" in methods else set())
+        assert refused.headers["Allow"] == ", ".join(sorted(known))
+
+
+def test_what_is_new_links_to_all_that_can_be_done_with_it(document) -> None:
+    links = {
+        one["operationId"]: set(answer["links"])
+        for _, _, one in operations(document)
+        for answer in one["responses"].values()
+        if "links" in answer
+    }
+    of_customer = {"GetCustomer", "ListInteractions", "RecordInteraction"}
+    assert links == {
+        "RegisterCustomer": {*of_customer, "UpdateCustomer", "ArchiveCustomer"},
+        "RecordInteraction": {*of_customer, "GetInteraction", "CloseInteraction"},
+        "DefineAttribute": {"UpdateAttribute"},
+        "CreateImport": {"GetImport", "UploadImport", "CancelImport", "DownloadRejectedRows"},
+    }
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_link_leads_to_an_operation_of_the_same_gateway_and_fills_its_path(documents, name: str) -> None:
+    known = {one["operationId"]: one["parameters"] for _, _, one in operations(documents[name])}
+    for _, _, one in operations(documents[name]):
+        for link in (link for answer in one["responses"].values() for link in answer.get("links", {}).values()):
+            parameters = known[link["operationId"]]
+            filled = {f"{part['in']}.{part['name']}" for part in parameters if part["in"] == "path"}
+            versioned = any(part["name"] == "If-Match" for part in parameters)
+            assert link["parameters"].keys() == filled | ({"header.If-Match"} if versioned else set())
+
+
+def test_a_link_followed_as_it_is_written_changes_what_is_new(document, administrator, wang) -> None:
+    made = administrator.post("/v1/customers", json=wang, headers={"Idempotency-Key": str(uuid4())})
+    link = document["paths"]["/v1/customers"]["post"]["responses"]["201"]["links"]["UpdateCustomer"]
+    assert link["parameters"] == {
+        "path.customer_id": "$response.body#/customer_id",
+        "header.If-Match": "$response.header.ETag",
+    }
+    headers = {"If-Match": made.headers["ETag"], "Idempotency-Key": str(uuid4())}
+    path = f"/v1/customers/{made.json()['customer_id']}"
+    changed = administrator.patch(path, json={"interests": []}, headers=headers)
+    assert (changed.status_code, changed.json()["interests"]) == (200, [])
 
 
 def test_an_operation_says_what_it_is_for_and_which_right_it_needs(document) -> None:
@@ -103,6 +160,15 @@ def test_an_operation_says_what_it_is_for_and_which_right_it_needs(document) -> 
     customer = document["components"]["schemas"]["customer.v1.Customer"]["properties"]
     assert customer["customer_id"]["readOnly"] is True
     assert customer["birthday"]["x-data-class"] == "PERSONAL"
+
+
+def test_what_may_not_be_empty_is_required_and_names_of_entries_have_their_rules(document) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["customer.v1.Attribute"]["required"] == ["key", "label", "type"]
+    assert schemas["customer.v1.Link"]["required"] == ["type", "id"]
+    assert "language_code" not in schemas["customer.v1.Customer"]["required"]
+    body = document["paths"]["/v1/customer-imports"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["properties"]["mapping"]["propertyNames"] == {"minLength": 1, "maxLength": 200}
 
 
 def test_answers_are_what_the_document_says(document, administrator, registered) -> None:

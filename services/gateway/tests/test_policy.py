@@ -8,7 +8,7 @@ from crm.customer.v1 import customer_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis import contract
+from chassis import contract, privacy
 from gateway import policy
 from gateway.policy import Quota
 from gateway.routes import covered
@@ -100,7 +100,8 @@ def test_an_own_access_file_replaces_the_shipped_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"authentication": ["anybody"]}, {"operations": ["nothing.*"]}, {"quota": {"requests": 0, "seconds": 1}},
-     {"quota": {"requests": 1.5, "seconds": 1}}, {"concurrency": 0}, {"concurrency": "many"}, {"quotas": {}}],
+     {"quota": {"requests": 1.5, "seconds": 1}}, {"concurrency": 0}, {"concurrency": "many"}, {"quotas": {}},
+     {"sees": ["EVERYTHING"]}, {"sees": "PUBLIC"}],
 )  # fmt: skip
 def test_a_policy_that_cannot_work_is_refused(tmp_path: Path, changes) -> None:
     path = tmp_path / "p.yaml"
@@ -109,3 +110,12 @@ def test_a_policy_that_cannot_work_is_refused(tmp_path: Path, changes) -> None:
     path.write_text(yaml.safe_dump({**GOOD, **changes}))
     with pytest.raises(ValueError, match=r"."):
         policy.load_policy(str(path))
+
+
+def test_a_gateway_that_faces_others_bounds_what_anybody_sees_there(tmp_path: Path) -> None:
+    seen = {name: policy.load_policy(name).sees for name in ("internal", "public", "partner")}
+    assert seen["internal"] == privacy.EVERYTHING
+    assert privacy.SENSITIVE not in seen["public"]
+    assert not seen["partner"] & {privacy.PERSONAL, privacy.SENSITIVE}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(GOOD))
+    assert policy.load_policy(str(tmp_path / "p.yaml")).sees == privacy.EVERYTHING

@@ -2,16 +2,21 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from threading import Event, Semaphore
 from uuid import uuid4
 
+import grpc
 import pytest
 from crm.analytics.v1 import analytics_pb2
 from crm.customer.v1 import customer_pb2
 
 from chassis import identity, testing, trace
 from chassis.errors import Exhausted, Unavailable
+from chassis.events import clock
+from gateway import app
 from gateway.app import create_app
+from gateway.breaker import LEAST_CALLS
 
 GET = "/v1/customers/C1"
 FRESHNESS = "/v1/analytics/freshness"
@@ -73,6 +78,19 @@ def test_a_dead_service_is_a_503_that_says_when_to_come_back_and_not_where_it_wa
     assert client.get(FRESHNESS).status_code == 200
 
 
+def test_an_operation_a_replica_does_not_have_yet_is_asked_for_later_and_does_not_count_as_an_outage(stack) -> None:
+    port = testing.free_port()
+    before = grpc.server(ThreadPoolExecutor(2))
+    before.add_insecure_port(f"127.0.0.1:{port}")
+    before.start()
+    client = stack.gateway(addresses={"customer": f"127.0.0.1:{port}"}).client("administrator")
+    for _ in range(2 * LEAST_CALLS):
+        answer = client.get(GET)
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:guanxi:problem:not-yet")
+        assert answer.headers["Retry-After"] == "5"
+    before.stop(0).wait()
+
+
 def failing(error: Exception):
     def endpoint(_call, _request):
         raise error
@@ -101,6 +119,24 @@ def test_a_service_that_does_not_trust_the_gateway_is_not_the_clients_fault(stac
     client.base_url = stack.serve(create_app(door))
     answer = client.get(GET)
     assert (answer.status_code, answer.json()["type"]) == (500, "urn:guanxi:problem:not-trusted")
+
+
+def test_a_token_is_used_again_until_it_ages_or_the_clock_is_set(stack, monkeypatch) -> None:
+    door, caller = stack.gateway().door, testing.somebody()
+    first = door.token(caller)
+    assert door.token(caller) == first
+    assert door.token(replace(caller, subject="staff:other")) != first
+    for offset in (timedelta(minutes=10), timedelta(minutes=-10)):
+        monkeypatch.setattr(app, "clock", lambda offset=offset: clock() + offset)
+        anew = door.token(caller)
+        assert anew != first
+        assert door.token(caller) == anew
+    monkeypatch.setattr(app, "clock", clock)
+    assert stack.verifier.verify(door.token(caller)).subject == caller.subject
+    later = app.monotonic() + app.TOKEN_SECONDS + 1
+    monkeypatch.setattr(app, "monotonic", lambda: later)
+    monkeypatch.setattr(app, "clock", lambda: clock() + timedelta(seconds=app.TOKEN_SECONDS + 1))
+    assert door.token(caller) != anew
 
 
 def test_the_deadline_the_service_gets_is_shorter_than_the_clients(stack) -> None:

@@ -14,7 +14,7 @@ from pymongo.errors import PyMongoError
 from chassis import config, contract, http, identity, log, migrations, store, trace
 from chassis.errors import Fault
 from chassis.store import Store
-from gateway import keys, policy, server
+from gateway import keys, policy, server, worker
 from gateway.app import Door, create_app
 from gateway.callers import Callers, Issuer
 from gateway.quota import Quotas
@@ -45,7 +45,7 @@ def make_app(settings: GatewaySettings, where: Any) -> Flask:
 
 
 def _problems(opened: Store) -> list[str]:
-    stopping = ["stopping"] if server.STOPPING.is_set() else []
+    stopping = ["stopping"] if worker.STOPPING.is_set() else []
     return stopping if store.reachable(opened) else [*stopping, "store"]
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 from google.protobuf.message import Message
+from gunicorn.http.errors import ParseException
 from pymongo.errors import PyMongoError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from chassis import contract, identity, log, metrics, trace
 from chassis.errors import DeadlineExceeded, Fault, invalid
@@ -21,7 +22,7 @@ from gateway import answer, body, docs, openapi, pace, parse, problems, streams
 from gateway.callers import Callers
 from gateway.policy import Policy, Quota
 from gateway.quota import Quotas
-from gateway.routes import Route, routes
+from gateway.routes import Route, Segment, routes
 from gateway.upstreams import Upstreams
 
 DEFAULT_SECONDS, MOST_SECONDS = 5.0, 10.0
@@ -68,6 +69,7 @@ def create_app(door: Door) -> Flask:
     app = Flask("gateway", static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False
+    app.url_map.converters["default"] = Segment
     served = routes(door.policy.operations)
     reads = answer.reading_routes(served)
     for route in served:
@@ -87,6 +89,7 @@ def _handle_errors(app: Flask) -> None:
     app.register_error_handler(Fault, problems.of_fault)
     app.register_error_handler(HTTPException, problems.of_http)
     app.register_error_handler(PyMongoError, lambda error: problems.of_fault(unavailable(error)))
+    app.register_error_handler(ParseException, lambda _error: problems.of_http(BadRequest("the body is broken off")))
     app.register_error_handler(Exception, problems.of_bug)
 
 

@@ -4,15 +4,19 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
+from threading import BoundedSemaphore
 from typing import Any
 
 from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from chassis.errors import Invalid, Violation, invalid
-from gateway import pace
+from chassis import metrics
+from chassis.errors import Invalid, Unavailable, Violation, invalid
+from gateway import intake, pace
 
 MOST_BYTES = 1024 * 1024
+LONG_AT_ONCE = 8  # threads that may be waiting for the rest of a body
+_long = BoundedSemaphore(LONG_AT_ONCE)
 _NUL = r"\u0000"
 _MOST_DIGITS = 400
 # Larger than any field takes, so that each refuses it by its own name.
@@ -26,13 +30,24 @@ def json_of(request: Request) -> Any:
     refuse_encoding(request)
     # A body without a length ends silently at the limit, so the limit is a byte more than what is taken.
     request.max_content_length = MOST_BYTES + 1
-    connection = pace.of(request.environ)
-    pace.PACE.allow(connection, pace.BODY_SECONDS)
-    data = request.get_data()
-    pace.PACE.rest(connection)
+    data = request.get_data() if intake.holds(request.headers) else _long_body(request)
     if len(data) > MOST_BYTES:
         raise RequestEntityTooLarge
     return parsed(data)
+
+
+def _long_body(request: Request) -> bytes:
+    """A body that may still be on its way; raises `Unavailable` when enough others are."""
+    if not _long.acquire(blocking=False):
+        metrics.HTTP_REFUSED.labels("long_bodies").inc()
+        raise Unavailable("too many long bodies are on their way", reason="BUSY", retry_after=1)
+    connection = pace.of(request.environ)
+    pace.PACE.allow(connection, pace.BODY_SECONDS)
+    try:
+        return request.get_data()
+    finally:
+        pace.PACE.rest(connection)
+        _long.release()
 
 
 def refuse_encoding(request: Request) -> None:

@@ -17,6 +17,7 @@ class Breaker:
 
     now: Callable[[], float] = monotonic
     _calls: deque[tuple[float, bool]] = field(default_factory=deque)
+    _failures: int = 0
     _opened: float | None = None
     _lock: Lock = field(default_factory=Lock)
 
@@ -40,12 +41,16 @@ class Breaker:
         with self._lock:
             before = self.open
             if before and not failed:
-                self._opened = None
+                self._opened, self._failures = None, 0
                 self._calls.clear()
-            self._calls.append((self.now(), failed))
-            while self._calls[0][0] < self.now() - WINDOW_SECONDS:
-                self._calls.popleft()
-            failures = sum(wrong for _, wrong in self._calls)
-            if not self.open and len(self._calls) >= LEAST_CALLS and failures >= SHARE * len(self._calls):
+            self._count(failed)
+            if not self.open and len(self._calls) >= LEAST_CALLS and self._failures >= SHARE * len(self._calls):
                 self._opened = self.now()
             return self.open != before
+
+    def _count(self, failed: bool) -> None:
+        now = self.now()
+        self._calls.append((now, failed))
+        self._failures += failed
+        while self._calls[0][0] < now - WINDOW_SECONDS:
+            self._failures -= self._calls.popleft()[1]

@@ -17,6 +17,7 @@ from chassis.store import Document, Store
 from gateway import keys
 from gateway.keys import Client
 from gateway.policy import Policy, Role, caller
+from gateway.store import Patience
 
 ALGORITHMS = ["RS256", "ES256", "EdDSA"]
 JWKS_SECONDS = 300
@@ -100,6 +101,7 @@ class Callers:
     roles: dict[str, Role]
     issuer: Issuer | None
     _known: dict[str, tuple[float, Client]] = field(default_factory=dict)
+    _patience: Patience = field(default_factory=Patience)
     _lock: Lock = field(default_factory=Lock)
 
     def of(self, request: Request) -> tuple[Caller, Document | None]:
@@ -132,7 +134,8 @@ class Callers:
             until, client = self._known.get(key, (0.0, None))
         if client is not None and until > monotonic():
             return client
-        client = keys.authenticate(self.store, key, clock())
+        with self._patience.waiting():
+            client = keys.authenticate(self.store, key, clock())
         with self._lock:
             if len(self._known) > 10_000:
                 self._known.clear()

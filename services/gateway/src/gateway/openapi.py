@@ -6,7 +6,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from gateway import parse, schemas
-from gateway.routes import HTTP_BODY, Route
+from gateway.routes import HTTP_BODY, Route, last
 from gateway.schemas import Schema
 
 VERSION = "1.0"
@@ -20,10 +20,12 @@ _FAILURES = {
     "409": "The request contradicts the present state, or one with the same key is still running.",
     "412": "Somebody changed it since the version in If-Match.",
     "413": "The body is larger than this operation takes.",
+    "414": "The address is longer than 8,190 bytes.",
     "415": "The body is of another kind than this operation takes.",
     "422": "The Idempotency-Key was used for a different request.",
     "428": "If-Match is missing.",
     "429": "The quota is used up; Retry-After says for how long.",
+    "431": "The headers are longer than what is read of them.",
     "500": "A failure of ours; the trace id finds it in the log.",
     "503": "A part does not answer or is busy; Retry-After says when to try again.",
     "504": "The time for this request ran out.",
@@ -64,7 +66,7 @@ def document(policy: str, routes: Iterable[Route], authentication: Iterable[str]
     served = list(routes)
     paths: dict[str, Schema] = {}
     for route in served:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(route.template, {})[route.method.lower()] = _operation(route, served)
     kinds = set(authentication)
     ways = [name for name, of in (("key", {"channel", "partner"}), ("token", {"staff"})) if of & kinds]
     return {
@@ -82,12 +84,13 @@ def document(policy: str, routes: Iterable[Route], authentication: Iterable[str]
 def _introduction() -> str:
     return (
         "Every write takes an Idempotency-Key, so it can be repeated safely. What has a version comes with an ETag and "
-        "is changed with If-Match. Lists come in pages: pass next_page_token back as page_token. Failures are "
+        "is changed with If-Match. Lists come in pages: pass next_page_token back as page_token. A field or parameter "
+        "that an operation does not know is refused; answers may have new fields at any time. Failures are "
         "application/problem+json (RFC 9457)."
     )
 
 
-def _operation(route: Route) -> Schema:
+def _operation(route: Route, served: Iterable[Route]) -> Schema:
     method = route.operation.method
     text = schemas.comments().get(method.full_name, "")
     found: Schema = {
@@ -97,7 +100,7 @@ def _operation(route: Route) -> Schema:
         "description": text,
         "x-scope": route.operation.scope,
         "parameters": [*_parameters(route)],
-        "responses": _responses(route),
+        "responses": _responses(route, served),
     }
     return found | ({"requestBody": _body(route)} if route.body else {})
 
@@ -109,7 +112,7 @@ def _parameters(route: Route) -> Iterator[Schema]:
     request: Any = route.operation.request.DESCRIPTOR
     for path in route.variables:
         one = _field(request, path)
-        yield {"name": path, "in": "path", "required": True, "schema": schemas.field(one)}
+        yield {"name": last(path), "in": "path", "required": True, "schema": schemas.field(one)}
     if route.body != "*":
         for name, one in route.fields.items():
             if name not in {*route.variables, *_HEADERS, route.body}:
@@ -155,7 +158,7 @@ def _body(route: Route) -> Schema:
 # --- what comes out --------------------------------------------------------------------------------------------------
 
 
-def _responses(route: Route) -> Schema:
+def _responses(route: Route, served: Iterable[Route]) -> Schema:
     if route.downloads:
         content: Schema = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
     else:
@@ -164,8 +167,35 @@ def _responses(route: Route) -> Schema:
     done: Schema = {"description": "Done.", "content": content}
     if not route.downloads and "version" in route.shown.fields_by_name:
         done["headers"] = {"ETag": {"description": "The version.", "schema": {"type": "string"}}}
+    if links := _links(route, served):
+        done["links"] = links
     failures = {code: _failure(text) for code, text in _FAILURES.items()}
     return {status: done} | failures
+
+
+def _links(route: Route, served: Iterable[Route]) -> Schema:
+    """What can be done with something new: the operations whose path its answer fills, by their names."""
+    if not route.creates:
+        return {}
+    # Another service hears of it by an event only, and may not know it yet.
+    known = [one for one in served if one.operation.upstream == route.operation.upstream]
+    return {one.operation.method.name: _link(one) for one in known if one.variables and _fills(route, one)}
+
+
+def _fills(route: Route, other: Route) -> bool:
+    """Whether the answer holds every variable of the other's path, and the version where the other changes one."""
+    if other.versioned and other.shown != route.shown:
+        return False
+    return all(
+        name in route.shown.fields_by_name and (not parent or other.fields[parent].message_type == route.shown)
+        for parent, _, name in (path.rpartition(".") for path in other.variables)
+    )
+
+
+def _link(other: Route) -> Schema:
+    inside = {f"path.{last(path)}": f"$response.body#/{last(path)}" for path in other.variables}
+    version = {f"header.{parse.MATCH}": "$response.header.ETag"} if other.versioned else {}
+    return {"operationId": other.operation.method.name, "parameters": inside | version}
 
 
 def _failure(text: str) -> Schema:
@@ -183,7 +213,8 @@ def _problem() -> Schema:
     return {
         "type": "object",
         "description": "What went wrong (RFC 9457), with one entry of `errors` for each bad field.",
-        "required": ["type", "title", "status", "detail", "instance", "trace_id"],
+        # What is refused before it is read has no address and no trace.
+        "required": ["type", "title", "status", "detail"],
         "properties": texts | {"status": {"type": "integer"}, "errors": {"type": "array", "items": entry}},
     }
 

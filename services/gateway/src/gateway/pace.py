@@ -10,8 +10,8 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any
 
-HEAD_SECONDS = 15.0  # to send the head of a request
-BODY_SECONDS = 10.0  # to send a body of JSON
+HEAD_SECONDS = 12.0  # to send a request, but for a long body; it is noticed a second or two later
+BODY_SECONDS = 10.0  # to send a long body of JSON
 PIECE_SECONDS = 30.0  # to send or take one piece of a file, or a whole answer
 LOOK_SECONDS = 1.0
 SOCKET = "gunicorn.socket"

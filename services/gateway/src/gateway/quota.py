@@ -3,19 +3,17 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Lock
-from time import monotonic, time
+from time import time
 
-import pymongo
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import DuplicateKeyError
 
-from chassis.errors import Exhausted, Unavailable
+from chassis.errors import Exhausted
 from chassis.store import Store
 from gateway.policy import Quota
-from gateway.store import QUOTAS
+from gateway.store import QUOTAS, Patience
 
 SLICES = 20
 MOST_SHARES = 10_000
-STORE_SECONDS = 0.5
 
 
 @dataclass
@@ -24,7 +22,6 @@ class _Share:
     window: int = -1
     left: int = 0
     spent: bool = False
-    stalled: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,15 +49,12 @@ class Standing:
             raise Exhausted("the quota of this client is used up", reason="QUOTA_EXHAUSTED", retry_after=self.resets)
 
 
-def _no_answer() -> Unavailable:
-    return Unavailable("quotas cannot be looked up at the moment", retry_after=1)
-
-
 class Quotas:
     """Spends quotas. What a replica has not given out when the window ends is lost, at most a slice."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._patience = Patience()
         self._shares: dict[str, _Share] = {}
         self._lock = Lock()
 
@@ -74,7 +68,8 @@ class Quotas:
             if share.window != window:
                 share.window, share.left, share.spent = window, 0, False
             if share.left == 0 and not share.spent:
-                self._ask(client, share, quota)
+                with self._patience.waiting():
+                    self._refill(client, share, quota)
             if share.left == 0:
                 return Standing(quota, 0, resets, refused=True)
             share.left -= 1
@@ -85,18 +80,6 @@ class Quotas:
             if len(self._shares) > MOST_SHARES:
                 self._shares.clear()
             return self._shares.setdefault(client, _Share())
-
-    def _ask(self, client: str, share: _Share, quota: Quota) -> None:
-        """Fetches a slice. A store that does not answer costs one request of a client half a second, and the others
-        behind it nothing."""
-        if share.stalled > monotonic():
-            raise _no_answer()
-        try:
-            with pymongo.timeout(STORE_SECONDS):
-                self._refill(client, share, quota)
-        except PyMongoError as error:
-            share.stalled = monotonic() + STORE_SECONDS
-            raise _no_answer() from error
 
     def _refill(self, client: str, share: _Share, quota: Quota) -> None:
         for size in (max(1, quota.requests // SLICES), 1):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor
+from werkzeug.routing import BaseConverter
 
 from chassis import contract
 from chassis.contract import Operation
@@ -13,6 +14,13 @@ from chassis.contract import Operation
 _VERBS = ("get", "put", "post", "delete", "patch")
 _VARIABLE = re.compile(r"\{([a-z_.]+)\}")
 HTTP_BODY = "google.api.HttpBody"
+
+
+class Segment(BaseConverter):
+    """A variable of a path. It holds no colon: `/v1/customers/{customer_id}` is not the address of `:archive`."""
+
+    regex = "[^/:]+"
+    part_isolating = True
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,11 @@ class Route:
     def variables(self) -> tuple[str, ...]:
         """Paths of the fields in the path template."""
         return tuple(_VARIABLE.findall(self.path))
+
+    @property
+    def template(self) -> str:
+        """The path as documents write it, with the last names of its variables: what has one address has one path."""
+        return _VARIABLE.sub(lambda found: f"{{{last(found[1])}}}", self.path)
 
     @property
     def rule(self) -> str:
@@ -95,6 +108,11 @@ def route(one: Operation) -> Route:
         raise ValueError(f"{one.name} has no HTTP route")
     path = getattr(one.route, verb)
     return Route(one, verb.upper(), path, body=one.route.body, answer=one.route.response_body)
+
+
+def last(path: str) -> str:
+    """The last name of a dotted path: `customer_id` of `customer.customer_id`."""
+    return path.rpartition(".")[2]
 
 
 def covered(scope: str, patterns: Iterable[str]) -> bool:

@@ -1,5 +1,6 @@
 """Messages as JSON Schema (2020-12): types, rules and comments read from their contracts."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ def _shape(one: FieldDescriptor) -> Schema:
     rules = _rules(one)
     if is_map(one):
         _, value = map_fields(one)
-        return {"type": "object", "additionalProperties": _value(value, rules.map.values)} | _most(rules)
+        names = _renamed(rules.map.keys.string, _STRING_RULES)
+        keys = {"propertyNames": names} if names else {}
+        return {"type": "object", "additionalProperties": _value(value, rules.map.values)} | keys | _most(rules)
     if one.is_repeated:
         items = _value(one, rules.repeated.items)
         return {"type": "array", "items": items} | _renamed(rules.repeated, _LIST_RULES)
@@ -119,7 +122,7 @@ def _required(one: FieldDescriptor) -> bool:
     rules = _rules(one)
     if rules.required or rules.repeated.min_items > 0 or 0 in rules.enum.not_in:
         return True
-    return not one.is_repeated and rules.string.min_len > 0
+    return not one.is_repeated and (rules.string.min_len > 0 or not re.search(rules.string.pattern, ""))
 
 
 def _described(schema: Schema, full_name: str) -> Schema:

@@ -55,20 +55,26 @@ class Upstream:
     @contextmanager
     def _judged(self) -> Iterator[None]:
         """Tells the breaker how a call went: it failed when the service was not there, or had a fair time and
-        did not answer."""
-        started, failed = monotonic(), False
+        did not answer. A call that had less says nothing."""
+        started = monotonic()
         try:
             yield
         except Unavailable as error:
-            failed = error.reason == Unavailable.reason
+            self._note(failed=error.reason == Unavailable.reason)
             raise
         except DeadlineExceeded:
-            failed = monotonic() - started > FAIR_SECONDS
+            if monotonic() - started > FAIR_SECONDS:
+                self._note(failed=True)
             raise
-        finally:
-            if self.breaker.note(failed=failed):
-                state = "open" if self.breaker.open else "closed"
-                log.warning("calls to a service", upstream=self.name, breaker=state)
+        except Fault:
+            self._note(failed=False)
+            raise
+        self._note(failed=False)
+
+    def _note(self, *, failed: bool) -> None:
+        if self.breaker.note(failed=failed):
+            state = "open" if self.breaker.open else "closed"
+            log.warning("calls to a service", upstream=self.name, breaker=state)
 
     def _busy(self) -> Unavailable:
         return Unavailable(f"the {self.name} service is busy", reason="BUSY", retry_after=1)
