@@ -1,17 +1,13 @@
-"""The rate of an import beside a plain `insert_many` of the same documents: `python -m bench.imports 5000`.
+"""The rate of an import beside a plain `insert_many` of the same documents.
 
-Each round has a store of its own, and both write to it; the ratio is the median of the rounds. The import runs in a
-process that does nothing else, as a worker's; its peak memory is measured for two sizes of the file, N and 4N rows.
+Each round has databases of its own, and both write to one store; the ratio is the median of the rounds. The import runs
+in a process that does nothing else, as a worker's; its peak memory is measured for files of N and 4N rows.
 """
 
-import json
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
@@ -19,8 +15,10 @@ from crm.customer.v1 import transfer_pb2
 from pymongo import UpdateOne
 
 import onebox
+from bench import databases
+from bench.apart import helper
+from bench.figures import Figure, Plan, Target, alone, compared
 from chassis.events import clock, uuid7
-from chassis.migrations import migrate
 from chassis.reads import Reader
 from chassis.store import Document, Store, connect
 from customer import __main__ as wiring
@@ -34,41 +32,53 @@ from simulator.people import crowd
 ROUNDS = 3
 LARGER = 4
 SCHEMA = wiring.service(wiring.CustomerSettings()).whole_schema
+RATE = Target(0.6, at_least=True)
+FLAT = Target(1.15)  # of a file four times as long
 
 
-def main() -> None:
-    """Imports, inserts and prints one JSON line; with `--import <uri>` it is the process that only imports."""
-    if "--import" in sys.argv:
-        return _import(sys.argv[-1])
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
-    rounds = [_round(number, count) for number in range(ROUNDS)]
-    with _filled(ROUNDS, LARGER * count) as (_, uri):
-        large = _imported(uri)
-    ratio = statistics.median(one["import"] / one["plain"] for one in rounds)
-    peaks = {count: max(one["peak_mb"] for one in rounds), LARGER * count: large["peak_mb"]}
-    print(json.dumps({"rows": count, "rounds": rounds, "ratio": round(ratio, 2), "peak_mb": peaks}))
+@dataclass(frozen=True)
+class Imported:
+    """What an import took: seconds, and megabytes at most."""
+
+    seconds: float
+    peak_mb: float
 
 
-def _round(number: int, count: int) -> dict[str, float]:
-    with _filled(number, count) as (store, uri):
-        done = _imported(uri)
-        plain = _plain(store, uri)
-    return {"import": round(count / done["seconds"], 1), "plain": round(count / plain, 1), "peak_mb": done["peak_mb"]}
+def measure(plan: Plan) -> list[Figure]:
+    """Files of one size in turns with the yardstick, and one file four times as long."""
+    rounds = [_round(plan, number) for number in range(min(ROUNDS, plan.rounds))]
+    with _filled(plan.directory / "imports-large", ROUNDS, LARGER * plan.rows) as (store, uri):
+        large = _imported(uri, store)
+    note = "yardstick: `insert_many` of the same documents, same indexes, same batches"
+    peaks = [(large.peak_mb, ours.peak_mb) for ours, _ in rounds]
+    rates = [(plan.rows / ours.seconds, plan.rows / plain) for ours, plain in rounds]
+    return [
+        compared(f"import, {plan.rows:,} rows", "rows/s", rates, RATE, note=note),
+        compared(
+            f"import, peak memory with {LARGER * plan.rows:,} rows", "MB", peaks, FLAT,
+            note=f"yardstick: the same with {plan.rows:,} rows; flat is up to {FLAT.bound}",
+        ),
+        alone(f"import, {LARGER * plan.rows:,} rows", "rows/s", [LARGER * plan.rows / large.seconds]),
+    ]  # fmt: skip
+
+
+def _round(plan: Plan, number: int) -> tuple[Imported, float]:
+    with _filled(plan.directory / f"imports-{number}", number, plan.rows) as (store, uri):
+        return _imported(uri, store), _plain(store, uri)
 
 
 # --- the file, and the process that imports it -----------------------------------------------------------------------
 
 
 @contextmanager
-def _filled(seed: int, count: int) -> Iterator[tuple[Store, str]]:
+def _filled(directory: Path, seed: int, count: int) -> Iterator[tuple[Store, str]]:
     """A store with a job whose file is complete."""
-    with tempfile.TemporaryDirectory(prefix="guanxi-bench-") as directory:
-        server = onebox.start_store(Path(directory))
-        store = connect(server.uri, "customer", schema=SCHEMA)
-        migrate(store, SCHEMA)
-        _upload(store, seed, count)
-        yield store, server.uri
-        store.close()
+    server = onebox.start_store(directory)
+    try:
+        with databases.fresh(server.uri, "customer", SCHEMA) as store:
+            _upload(store, seed, count)
+            yield store, server.uri
+    finally:
         server.stop()
 
 
@@ -90,20 +100,21 @@ def _upload(store: Store, seed: int, count: int) -> None:
     store[IMPORTS.name].bulk_write([UpdateOne({"_id": job.import_id}, {"$set": IMPORTS.document(job)}, upsert=True)])
 
 
-def _imported(uri: str) -> dict[str, float]:
-    """Seconds and peak memory, in megabytes, of a process that imports what is there."""
-    command = [sys.executable, "-m", "bench.imports", "--import", uri]
-    done: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return done
+def _imported(uri: str, store: Store) -> Imported:
+    """What it takes a fresh process to import what is there."""
+    with helper() as process:
+        return process.run(work_off, uri, store.database.name)
 
 
-def _import(uri: str) -> None:
-    store = connect(uri, "customer", schema=SCHEMA)
+def work_off(uri: str, database: str) -> Imported:
+    """Imports the one job that waits; the whole work of a process."""
+    store = connect(uri, database, schema=SCHEMA)
     (job,) = running(Reader(store))
     started = time.perf_counter()
     jobs.work_off(store, job, Event(), region="CN")
     seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "peak_mb": _peak_kilobytes() // 1024}))
+    store.close()
+    return Imported(seconds, _peak_kilobytes() / 1024)
 
 
 def _peak_kilobytes() -> int:
@@ -117,14 +128,12 @@ def _peak_kilobytes() -> int:
 
 def _plain(store: Store, uri: str) -> float:
     """Seconds to insert the same documents, in batches as large, into a collection with the same indexes."""
-    plain = connect(uri, "plain")
-    migrate(plain, {CUSTOMERS.name: CUSTOMERS.indexes})
     seconds = 0.0
-    for batch in _batches(store):
-        started = time.perf_counter()
-        plain[CUSTOMERS.name].insert_many(batch)
-        seconds += time.perf_counter() - started
-    plain.close()
+    with databases.fresh(uri, "plain", {CUSTOMERS.name: CUSTOMERS.indexes}) as plain:
+        for batch in _batches(store):
+            started = time.perf_counter()
+            plain[CUSTOMERS.name].insert_many(batch)
+            seconds += time.perf_counter() - started
     return seconds
 
 
@@ -137,7 +146,3 @@ def _batches(store: Store) -> Iterator[list[Document]]:
             batch = []
     if batch:
         yield batch
-
-
-if __name__ == "__main__":
-    main()

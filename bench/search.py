@@ -17,13 +17,10 @@ import pymongo
 from crm.customer.v1 import customer_pb2
 
 import onebox
-from chassis.events import clock, uuid7
-from chassis.migrations import migrate
+from bench import databases, made
 from chassis.reads import Reader
-from chassis.store import Store, connect
+from chassis.store import Store
 from customer.queries import customers as directory
-from customer.rules import identifiers
-from customer.rules.customers import normalize
 from customer.store import CUSTOMERS, SCHEMA
 from simulator.people import Person, crowd
 
@@ -36,11 +33,10 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     with tempfile.TemporaryDirectory(prefix="guanxi-bench-") as directory:
         server = onebox.start_store(Path(directory))
-        store = connect(server.uri, "bench", schema=SCHEMA)
-        migrate(store, SCHEMA)
-        sample = _load(store, count)
-        for what, times in _ask(store, sample):
-            print(json.dumps({"customers": count, "store": store.dialect, "by": what} | times), flush=True)
+        with databases.fresh(server.uri, "search", SCHEMA) as store:
+            sample = _load(store, count)
+            for what, times in _ask(store, sample):
+                print(json.dumps({"customers": count, "store": store.dialect, "by": what} | times), flush=True)
         server.stop()
 
 
@@ -48,7 +44,7 @@ def _load(store: Store, count: int) -> list[tuple[Person, str]]:
     """Loads so many customers; returns some of them with their numbers."""
     random, sample, started = Random(7), [], time.monotonic()
     for start, batch in enumerate(_batches(crowd(1, count))):
-        customers = [_customer(person, start * BATCH + at) for at, person in enumerate(batch)]
+        customers = [made.customer(person, start * BATCH + at) for at, person in enumerate(batch)]
         with pymongo.timeout(120):
             store[CUSTOMERS.name].insert_many(map(CUSTOMERS.document, customers), ordered=False)
         known = zip(batch, (one.customer_number for one in customers), strict=True)
@@ -67,24 +63,6 @@ def _batches(people: Iterator[Person]) -> Iterator[list[Person]]:
             batch = []
     if batch:
         yield batch
-
-
-def _customer(person: Person, serial: int) -> customer_pb2.Customer:
-    customer = customer_pb2.Customer(
-        customer_id=uuid7(clock()),
-        customer_number=identifiers.customer_number(serial),
-        version=1,
-        kind=f"CUSTOMER_KIND_{person.kind}",
-        status="CUSTOMER_STATUS_ACTIVE",
-        names=[customer_pb2.Name(full=person.as_written("name"))],
-        phones=[customer_pb2.Phone(number=person.phone)],
-        emails=[customer_pb2.Email(address=person.email)],
-        service_numbers=[person.reference],
-    )
-    if person.document:
-        customer.documents.add(kind="DOCUMENT_KIND_NATIONAL_ID", number=person.document)
-    normalize(customer, now=clock(), region="CN")
-    return customer
 
 
 def _ask(store: Store, sample: list[tuple[Person, str]]) -> Iterator[tuple[str, dict[str, float]]]:
