@@ -14,12 +14,13 @@ from pathlib import Path
 import pika
 
 from chaos.fleet import Fleet
-from chassis import broker, log
+from chassis import broker, events, log
 
 CLASSES = ("kill", "freeze", "store", "broker", "cut", "hole", "slow", "slice", "clock", "unbind", "disk")
 DISK_BYTES = 1_500_000_000
 FIRST_SECONDS = 3.0
 LEFT_FREE = 20_000_000  # less than the broker's limit of 50 MB
+EVERY_PARTITION = "partition all"
 SKEWS = (-600, -300, 300, 600)
 
 
@@ -66,7 +67,7 @@ def _draw(fleet: Fleet, chance: random.Random, kind: str, at: float, targets: st
         "kill": lambda: chance.choice(parts),
         "freeze": lambda: chance.choice(parts),
         "clock": lambda: chance.choice(parts),
-        "unbind": lambda: f"partition {chance.randrange(16)}",
+        "unbind": lambda: EVERY_PARTITION if targets == EVERY_PARTITION else f"partition {chance.randrange(16)}",
         "store": lambda: "store",
         "broker": lambda: "broker",
         "disk": lambda: "broker",
@@ -153,15 +154,15 @@ def _clock(fleet: Fleet, fault: Fault) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unbind(fleet: Fleet, fault: Fault) -> Iterator[None]:
-    """Takes the bindings of a partition away, as an operator's slip would: its events have no queue then."""
-    number = fault.target.rpartition(" ")[2]
-    key, queues = f"crm.customer.v1.*.{number}", [f"{name}.{number}" for name in fleet.consumers]
+    """Takes the bindings of one partition or of all away, as a slip would: its events have no queue then."""
+    chosen = range(events.PARTITIONS) if fault.target == EVERY_PARTITION else [int(fault.target.rpartition(" ")[2])]
+    bound = [(f"{name}.{one}", f"crm.customer.v1.*.{one}") for name in fleet.consumers for one in chosen]
     with _channel(fleet) as channel:
-        for queue in queues:
+        for queue, key in bound:
             channel.queue_unbind(queue, broker.EXCHANGE, key)
     yield
     with _channel(fleet) as channel:
-        for queue in queues:
+        for queue, key in bound:
             channel.queue_bind(queue, broker.EXCHANGE, key)
 
 
