@@ -17,7 +17,7 @@ MAX_BYTES = 4 * 1024 * 1024
 _RETRY = """{"loadBalancingConfig": [{"round_robin": {}}],
  "methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.05s", "maxBackoff": "0.5s",
    "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"]}}],
- "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1}}"""
+ "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1}}"""
 
 
 def channel(address: str) -> grpc.Channel:
@@ -30,6 +30,10 @@ def channel(address: str) -> grpc.Channel:
     options = (
         ("grpc.service_config", _RETRY),
         ("grpc.enable_retries", 1),
+        # A replica that is back is used within a second: the next one may be about to go.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 1_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.max_receive_message_length", MAX_BYTES),
