@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chassis import rpc, testing
+import onebox
+from chassis import rpc
 from chassis.errors import DeadlineExceeded, Exhausted, Fault, NotFound, Unavailable
 from gateway import upstreams
 from gateway.breaker import LEAST_CALLS, OPEN_SECONDS, WINDOW_SECONDS, Breaker
@@ -117,7 +118,7 @@ def test_it_is_open_exactly_when_the_last_seconds_say_so(calls: list[tuple[float
 
 
 def test_a_service_that_is_down_costs_nothing_after_a_while_and_is_found_when_it_is_back(stack) -> None:
-    port = testing.free_port()
+    port = onebox.free_port()  # none that whoever tries to connect to it could get as its own
     client = stack.gateway(addresses={"customer": f"127.0.0.1:{port}"}).client("administrator")
     for _ in range(LEAST_CALLS):
         assert client.get(GET).status_code == 503

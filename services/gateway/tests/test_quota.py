@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import quota
+from gateway import quota, store
 from gateway.policy import Quota
 from gateway.quota import Quotas
 from gateway.store import SCHEMA
@@ -17,8 +17,9 @@ LONG = 100_000  # seconds: a window that does not end while a test runs
 
 @pytest.fixture
 def still(monkeypatch) -> None:
-    """Time stands still in the middle of a window."""
+    """Time stands still in the middle of a window, and the store may be slow."""
     monkeypatch.setattr(quota, "time", lambda: 10_050.0)
+    monkeypatch.setattr(store, "STORE_SECONDS", 20.0)
 
 
 def spent(replica: Quotas, client: str, given_quota: Quota, times: int) -> int:

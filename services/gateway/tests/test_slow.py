@@ -14,8 +14,10 @@ import pytest
 from crm.customer.v1 import customer_pb2, transfer_pb2
 from google.api import httpbody_pb2
 
+from chassis.errors import NotFound
+
 GET = "/v1/customers/C1"
-FILE = "/v1/customer-imports/42/file"
+FILE, REFUSED = "/v1/customer-imports/42/file", "/v1/customer-imports/refused/file"
 MANY = 35  # more than a gateway has threads
 PROMPT_SECONDS = 4.0  # far less than any limit a slow client runs into
 PIECE = b"x" * 250_000
@@ -29,8 +31,10 @@ def patient(stack, tmp_path_factory):
         return customer_pb2.GetCustomerResponse(customer=customer_pb2.Customer(customer_id=request.customer_id))
 
     def upload(_call, requests):
-        sizes = [len(one.content.data) for one in requests]
-        return transfer_pb2.UploadImportResponse(job={"import_id": "42", "size_bytes": sum(sizes)})
+        for one in requests:
+            if one.import_id == "refused":
+                raise NotFound("there is no such import")
+        return transfer_pb2.UploadImportResponse(job={"import_id": "42"})
 
     def export(_call, _request):
         while True:
@@ -93,6 +97,7 @@ def crowd(patient) -> Iterator[tuple[dict[str, list[float]], list[float]]]:
             for one in crowd:
                 one.sendall(start)
             borne[name] = [pool.submit(until_cut, one, rest) for one in crowd]
+        sleep(2)  # so many at once are a flood of their own
         waits = []
         for _ in range(10):
             waits.append(prompt(patient))
@@ -110,6 +115,20 @@ def test_nobody_waits_for_clients_that_drip(crowd) -> None:
                                   "body of a stranger", "file"])  # fmt: skip
 def test_a_client_that_drips_is_cut_off(patient, crowd, what: str) -> None:
     assert max(crowd[0][what]) < starts(patient)[what][2]
+
+
+@pytest.mark.slow
+def test_a_refused_file_holds_no_thread_however_slowly_its_rest_comes(patient) -> None:
+    head = patient.head(f"PUT {REFUSED}", "Content-Length: 5000000")
+    with ExitStack() as closing:
+        for _ in range(MANY):
+            one = closing.enter_context(patient.connect())
+            one.sendall(head + PIECE * 2)
+            sleep(0.1)
+            assert prompt(patient) < PROMPT_SECONDS
+        started = monotonic()
+        assert one.recv(65536).startswith(b"HTTP/1.1 404")
+        assert monotonic() - started < PROMPT_SECONDS
 
 
 @pytest.mark.slow

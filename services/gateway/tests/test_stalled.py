@@ -28,6 +28,7 @@ ONE = Quota(1_000_000, 1)  # of which a slice is fetched every second
 def network() -> Iterator[Network]:
     made = Network()
     yield made
+    sleep(0.5)  # until what was closed at one end is closed at the other
     made.close()
 
 

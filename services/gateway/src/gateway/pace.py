@@ -57,3 +57,10 @@ def of(environ: dict[str, Any]) -> socket.socket | None:
     """The connection of a request; None under a server that does not tell."""
     found: socket.socket | None = environ.get(SOCKET)
     return found
+
+
+def deafen(connection: socket.socket | None) -> None:
+    """Ends whatever waits for more from a client, which is still answered."""
+    if connection is not None:
+        with suppress(OSError):  # it may have gone by itself
+            connection.shutdown(socket.SHUT_RD)

@@ -15,6 +15,7 @@ from gateway.routes import Route
 
 PIECE_BYTES = 256 * 1024
 STREAM_SECONDS = 3600.0
+PARTING_SECONDS = 0.2
 
 
 class Upload:
@@ -69,9 +70,13 @@ class Upload:
         return found
 
     def close(self) -> None:
-        """Waits until nobody reads and lets nobody read any more: what is left of the body is the server's."""
-        with self._reading:
-            self._closed = True
+        """Lets nobody read any more: what is left of the body is the server's. A client who keeps a reader waiting is
+        heard no more."""
+        self._closed = True
+        if not self._reading.acquire(timeout=PARTING_SECONDS):
+            pace.deafen(self._connection)
+            self._reading.acquire()
+        self._reading.release()
 
 
 def download(answers: Iterable[Any], connection: socket | None = None) -> Response:

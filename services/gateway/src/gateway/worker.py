@@ -25,7 +25,7 @@ from gateway.pace import HEAD_SECONDS, PACE
 STALL_SECONDS = 10
 REST_SECONDS = 0.1  # for what is left of a body that was refused
 GOODBYE_SECONDS = 1.0
-MOST_GOODBYE = 1024 * 1024
+MOST_GOODBYE = 16 * 1024 * 1024
 SHED_SECONDS = 1.0
 LEAVING_SECONDS = 2.0
 STOPPING = Event()
@@ -97,11 +97,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._make_room()
 
     def _make_room(self) -> None:
-        """Lets go of the connection that has said nothing for longest."""
-        for waiting in (self.pending_conns, self.keepalived_conns):
-            if waiting:
-                waiting[0].timeout = 0.0
-                return
+        """Lets go of the connection that has said nothing for longest, but not of the only one that is new."""
+        if len(self.pending_conns) > 1:
+            self.pending_conns[0].timeout = 0.0
+        elif self.keepalived_conns:
+            self.keepalived_conns[0].timeout = 0.0
 
     def on_pending_socket_readable(self, conn: Any, client: socket.socket) -> None:
         """Something came on a connection that is new."""
@@ -118,7 +118,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn.set_timeout()
             waiting.remove(conn)
             waiting.append(conn)
-        return intake.take(conn.sock, conn.taken)
+        ready = intake.take(conn.sock, conn.taken)
+        if ready and not conn.taken:  # it is gone without a word
+            waiting.remove(conn)
+            self._part(conn)
+            return False
+        return ready
 
     def enqueue_req(self, conn: Any) -> None:
         """Lets a request wait for a thread, but not for long; the beginning of one waits for its rest."""
@@ -132,7 +137,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def _await_rest(self, conn: Any) -> None:
         conn.sock.setblocking(False)
-        conn.set_timeout()
+        conn.timeout = monotonic() + (HEAD_SECONDS if self.alive else LEAVING_SECONDS)
         self.keepalived_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
 
