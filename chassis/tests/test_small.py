@@ -279,6 +279,9 @@ def test_an_envelope_survives_headers_and_store() -> None:
     made = contract.events()["crm.customer.v1.AttributeDefined"](attribute=customer_pb2.Attribute(key="a"))
     sealed = seal(made, seq=3, source="customer", now=clock(), traceparent="00-1-2-01")
     assert from_headers(sealed.headers(), sealed.body) == sealed == from_document(sealed.document())
+    for name, wrong in (("sequence", float("inf")), ("sequence", None), ("time", "2026-05-01"), ("time", 0)):
+        with pytest.raises(ValueError):  # noqa: PT011  whatever it says, the message is set aside
+            from_headers(sealed.headers() | {f"cloudEvents:{name}": wrong}, sealed.body)
     assert sealed.routing_key == f"crm.customer.v1.AttributeDefined.{partition('a')}"
     assert sealed.message() == made
 

@@ -67,12 +67,15 @@ class Envelope:
 
 def from_headers(headers: Mapping[str, Any], body: bytes) -> Envelope:
     """The envelope that `headers()` wrote; raises KeyError or ValueError where one is not ours."""
+    occurred = datetime.fromisoformat(str(headers[_PREFIX + "time"]))
+    if occurred.tzinfo is None:
+        raise ValueError("the time of an event has a zone")
     return Envelope(
         event_id=str(headers[_PREFIX + "id"]),
         type=str(headers[_PREFIX + "type"]),
         aggregate_id=str(headers[_PREFIX + "subject"]),
-        seq=int(headers[_PREFIX + "sequence"]),
-        occurred=datetime.fromisoformat(headers[_PREFIX + "time"]),
+        seq=int(str(headers[_PREFIX + "sequence"])),
+        occurred=occurred,
         source=str(headers[_PREFIX + "source"]),
         traceparent=str(headers.get(_PREFIX + "traceparent", "")),
         body=body,

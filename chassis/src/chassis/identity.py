@@ -93,7 +93,7 @@ class Verifier:
             key = self.keys[jwt.get_unverified_header(token)["kid"]]
             claims = jwt.decode(token, key, algorithms=["EdDSA"], audience=AUDIENCE, issuer=ISSUER, leeway=LEEWAY)
             return _caller(claims), float(claims["exp"])
-        except (jwt.PyJWTError, KeyError, TypeError, ValueError) as error:
+        except (jwt.PyJWTError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise Unauthenticated("the caller token is not valid", reason="BAD_TOKEN") from error
 
 

@@ -241,6 +241,19 @@ def test_a_stricter_definition_leaves_those_alone_who_were_there_before(client: 
     assert fields_of(caught) == ['customer.attributes["plan"]']
 
 
+def test_no_pattern_takes_for_ever(client: Client, register: Register) -> None:
+    define(client, "code", "TEXT", pattern="(a|a)*b")
+    with pytest.raises(Invalid):
+        with_attribute(register, "code", "a" * 1000)
+
+
+@pytest.mark.parametrize("name", ["\u3000", "\u2003\u2003", "\u3000\u00a0"])
+def test_a_name_of_spaces_of_any_script_is_none(register: Register, name: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        register(name)
+    assert fields_of(caught) == ["customer.names[0].full"]
+
+
 def test_a_yes_or_no_can_be_searched_for(client: Client, register: Register) -> None:
     define(client, "vip", "BOOLEAN", searchable=True)
     with_attribute(register, "vip", True)
@@ -267,7 +280,7 @@ def test_a_key_is_defined_once_and_searchable_values_are_found(client: Client, r
         ("CHOICE", {}, "attribute.options"),
         ("NUMBER", {"pattern": "x"}, "attribute.pattern"),
         ("TEXT", {"pattern": "("}, "attribute.pattern"),
-        ("TEXT", {"pattern": "(a+)+"}, "attribute.pattern"),
+        ("TEXT", {"pattern": "(?=a)b"}, "attribute.pattern"),
         ("NUMBER", {"minimum": 2.0, "maximum": 1.0}, "attribute.minimum"),
     ],
 )

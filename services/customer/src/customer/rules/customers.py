@@ -116,8 +116,7 @@ def _differs(one: customer_pb2.Customer, other: customer_pb2.Customer, name: str
 def normalize(customer: customer_pb2.Customer, *, now: datetime, region: str) -> None:
     """Brings every identifier into its one form, in place; raises `Invalid` naming each that has none."""
     found: list[Violation] = []
-    for name in customer.names:
-        name.full = " ".join(name.full.split())
+    found += _names(customer)
     found += _each("phones", "number", customer.phones, lambda text: identifiers.normalize_phone(text, region=region),
                    "is not a phone number in any country's form")  # fmt: skip
     found += _each("emails", "address", customer.emails, identifiers.normalize_email, "is not an e-mail address")
@@ -129,6 +128,13 @@ def normalize(customer: customer_pb2.Customer, *, now: datetime, region: str) ->
         found.append(Violation("time_zone", "is not a time zone of the IANA database, such as Asia/Shanghai"))
     if found:
         raise Invalid(found)
+
+
+def _names(customer: customer_pb2.Customer) -> Iterator[Violation]:
+    for index, name in enumerate(customer.names):
+        name.full = " ".join(name.full.split())
+        if not name.full:  # spaces of other scripts, which the contract's pattern does not know as such
+            yield Violation(f"names[{index}].full", "is empty")
 
 
 def _each(
