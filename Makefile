@@ -8,7 +8,7 @@ RUN := PYTHONPATH=$(PATHS) $(BIN)/python
 CONTRACTS := $(shell find proto -name '*.proto' -not -path 'proto/gen/*') proto/generate.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test chaos bench check format secrets lock broker clean
+.PHONY: help setup demo up test chaos fuzz bench check format secrets lock broker clean
 
 help: ## Show what can be done here
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: setup ## Run every test on real servers
 
 chaos: setup ## Break everything on purpose and check every promise; SEED=, MINUTES=, BUGS=, DIRECTORY=
 	@$(RUN) -m chaos
+
+fuzz: setup ## Send what nobody would send, to gateways and parsers; SEED=, MINUTES=, DIRECTORY=, REPLAY=
+	@$(RUN) -m fuzz
 
 bench: setup ## Measure everything beside its yardstick; FIGURES=, ROUNDS=, SECONDS=, ROWS=
 	@$(RUN) -m bench
