@@ -17,6 +17,7 @@ from bench import breakdown, calls, creates, events, fleet, imports, reads, repo
 from bench.breakdown import Steps
 from bench.figures import Figure, Plan, plan_from_environment
 from bench.machine import Machine, load, machine
+from chassis import log
 
 FIGURES: dict[str, Callable[[Plan], list[Figure]]] = {
     "creates": creates.measure,
@@ -35,6 +36,7 @@ ALL = (*FIGURES, BREAKDOWN)
 def main() -> int:
     """Measures, prints and writes; returns 0 when everything could be measured, whatever the targets say."""
     chosen = _chosen()
+    log.configure("bench", "ERROR")
     results = Path(os.environ.get("RESULTS") or report.RESULTS)
     with tempfile.TemporaryDirectory(prefix="guanxi-bench-", ignore_cleanup_errors=True) as directory:
         plan = plan_from_environment(Path(directory))

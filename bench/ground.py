@@ -103,7 +103,8 @@ def ground(directory: Path, *, broker: bool = False) -> Iterator[Ground]:
     with ExitStack() as servers:
         store = onebox.start_store(directory / "store")
         servers.callback(store.stop)
-        servers.callback(databases.drop_all, store.uri)
+        if not store.processes:  # it stays when we are gone
+            servers.callback(databases.drop_all, store.uri)
         rabbit = onebox.start_broker(directory / "broker") if broker else None
         if rabbit is not None:
             servers.callback(rabbit.stop)

@@ -39,9 +39,9 @@ def customer(person: Person, serial: int) -> customer_pb2.Customer:
     return made
 
 
-def customers(count: int, *, seed: int = 1) -> list[customer_pb2.Customer]:
-    """So many of them."""
-    return [customer(person, serial) for serial, person in enumerate(crowd(seed, count))]
+def customers(count: int, *, seed: int = 1, first: int = 0) -> list[customer_pb2.Customer]:
+    """So many of them, with serial numbers from `first` on."""
+    return [customer(person, serial) for serial, person in enumerate(crowd(seed, count), first)]
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,10 @@ def registered(count: int, *, seed: int = 3) -> Iterator[Envelope]:
         yield seal(event, seq=1, source="customer", now=clock(), traceparent="")
 
 
-def rows(envelopes: list[Envelope]) -> list[Document]:
-    """The outbox as single registrations leave it: a row for each event."""
-    return [row for one in envelopes for row in outbox.rows([one])]
+def rows(envelopes: list[Envelope], *, together: int = 1) -> list[Document]:
+    """The outbox as transactions of so many events each leave it; a single registration leaves a row for its event."""
+    transactions = (envelopes[start : start + together] for start in range(0, len(envelopes), together))
+    return [row for one in transactions for row in outbox.rows(one)]
 
 
 def pairs(count: int) -> Iterator[tuple[Document, Document]]:

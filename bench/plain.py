@@ -53,14 +53,14 @@ class _Sender:
 
     def __init__(self, url: str, bodies: list[bytes], window: int) -> None:
         self._bodies, self._window = iter(bodies), window
-        self._left, self._waiting, self._queues = len(bodies), 0, cycle(QUEUES)
+        self._left, self._queues, self._tags = len(bodies), cycle(QUEUES), count(1)
+        self._waiting: dict[int, None] = {}  # in the order they were sent
         self._connection: Any = pika.SelectConnection(
             pika.URLParameters(url),
             on_open_callback=lambda connection: connection.channel(on_open_callback=self._opened),
             on_close_callback=lambda *_: self._connection.ioloop.stop(),
         )
         self._channel: Any = None
-        self._confirmed = 0
 
     def run(self) -> None:
         """Until all are confirmed; raises `ConnectionError` where they are not."""
@@ -73,15 +73,18 @@ class _Sender:
         channel.confirm_delivery(self._settled, callback=lambda _: self._send())
 
     def _send(self) -> None:
-        while self._waiting < self._window and (body := next(self._bodies, None)) is not None:
+        while len(self._waiting) < self._window and (body := next(self._bodies, None)) is not None:
             self._channel.basic_publish("", next(self._queues), body, PERSISTENT, mandatory=True)
-            self._waiting += 1
+            self._waiting[next(self._tags)] = None
 
     def _settled(self, frame: Any) -> None:
-        settled = frame.method.delivery_tag - self._confirmed if frame.method.multiple else 1
-        self._confirmed += settled
-        self._waiting -= settled
-        self._left -= settled
+        tag, before = frame.method.delivery_tag, len(self._waiting)
+        if frame.method.multiple:
+            while self._waiting and (first := next(iter(self._waiting))) <= tag:
+                del self._waiting[first]
+        else:
+            del self._waiting[tag]
+        self._left -= before - len(self._waiting)
         self._send()
         if not self._left:
             self._connection.close()
