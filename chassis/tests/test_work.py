@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread, Timer
 from typing import Any
 from uuid import uuid4
 
@@ -71,13 +71,19 @@ def define(work: Work, request: customer_pb2.DefineAttributeRequest) -> customer
 
 
 def call(
-    store: Store, key: str, *, label: str = "", caller: Caller | None = None, remaining: float = 5.0, run: Any = define
+    store: Store, key: str, *, label: str = "", caller: Caller | None = None, remaining: Any = 5.0, run: Any = define
 ) -> customer_pb2.DefineAttributeResponse:
     request = customer_pb2.DefineAttributeRequest(request_id=f"request-{key}")
     request.attribute.key, request.attribute.label = key, label or key
     by = caller or testing.somebody()
     return idempotency.execute(
-        store, DEFINE, by, request, lambda work: run(work, request), source="test", remaining=lambda: remaining
+        store,
+        DEFINE,
+        by,
+        request,
+        lambda work: run(work, request),
+        source="test",
+        remaining=remaining if callable(remaining) else lambda: remaining,
     )
 
 
@@ -219,6 +225,30 @@ def test_a_late_attempt_gets_the_answer_of_the_one_that_changed_what_it_is_based
         raise Conflict("changed since you read it", reason="VERSION_MISMATCH")
 
     assert call(store, "a", run=late) == call(store, "a")
+    assert state(store) == ALL
+
+
+def test_a_key_whose_holder_gives_up_is_taken_over(store: Store) -> None:
+    begun, inside, go_on = Event(), Event(), Event()
+
+    def remaining() -> float:
+        """Enough at the beginning; when all is written, it has run out."""
+        if begun.is_set():
+            inside.set()
+            go_on.wait(10)
+            return 0.0
+        return 5.0
+
+    def run(work: Work, request: customer_pb2.DefineAttributeRequest) -> customer_pb2.DefineAttributeResponse:
+        begun.set()
+        return define(work, request)
+
+    holder = Thread(target=lambda: together(lambda: call(store, "a", run=run, remaining=remaining)))
+    holder.start()
+    assert inside.wait(10)
+    Timer(0.3, go_on.set).start()
+    assert call(store, "a").attribute.version == 2
+    holder.join()
     assert state(store) == ALL
 
 

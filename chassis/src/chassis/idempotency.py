@@ -27,7 +27,7 @@ REQUESTS = "requests"
 KEPT_SECONDS = 72 * 3600
 SCHEMA: Schema = {REQUESTS: (Index("at", expire_seconds=KEPT_SECONDS),)}
 WRITE_CONFLICT = 112
-WAIT_SECONDS = 1.0
+WAIT_SECONDS, PAUSE_SECONDS = 1.0, 0.05
 MOST_TRANSACTION_SECONDS = 5.0
 
 
@@ -58,18 +58,30 @@ def execute(
             raise _late()
         return transact(store, body, seconds=min(left, MOST_TRANSACTION_SECONDS))
 
-    try:
-        return _once_more(attempt)
-    except _Running:
-        answer: M = _await(store, key, operation, request)
-        return answer
-    except (Unavailable, DeadlineExceeded):
-        raise
-    except Fault:
-        known: M | None = _known(store, key, operation, request)
-        if known is None:
+    answer: M = _answered(attempt, lambda: _known(store, key, operation, request))
+    return answer
+
+
+def _answered(attempt: Callable[[], M], known: Callable[[], M | None]) -> M:
+    ends = monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return _once_more(attempt)
+        except (Unavailable, DeadlineExceeded):
             raise
-        return known
+        except (_Running, Fault) as stumbled:
+            before = known()
+            if before is not None:
+                return before
+            if isinstance(stumbled, Fault):
+                raise
+            if monotonic() > ends:
+                raise _still_running() from None
+        sleep(PAUSE_SECONDS)  # whoever holds the key commits, or gives up and leaves it to us
+
+
+def _still_running() -> Conflict:
+    return Conflict("a request with this key is still running", reason="STILL_RUNNING", retry_after=1)
 
 
 def _late() -> DeadlineExceeded:
@@ -135,13 +147,3 @@ def _known(store: Store, key: str, operation: Operation, request: Message) -> An
     if record["fingerprint"] != _fingerprint(request):
         raise Conflict("this key was used for a different request", reason="KEY_REUSED")
     return operation.response.FromString(record["answer"])
-
-
-def _await(store: Store, key: str, operation: Operation, request: Message) -> Any:
-    ends = monotonic() + WAIT_SECONDS
-    while monotonic() < ends:
-        known = _known(store, key, operation, request)
-        if known is not None:
-            return known
-        sleep(0.02)
-    raise Conflict("a request with this key is still running", reason="STILL_RUNNING", retry_after=1)
